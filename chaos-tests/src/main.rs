@@ -1,0 +1,2 @@
+//! The `portolan-chaos` binary.
+fn main() {}

@@ -1,0 +1,3 @@
+//! Client-side load balancing over xDS: power of two choices in your zone, failover across clusters and regions.
+
+pub mod xds;

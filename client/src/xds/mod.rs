@@ -1,0 +1,5 @@
+//! The client's end of xDS, without I/O: bootstrap, names, the stream's state machines, and what the resources come to.
+//!
+//! No socket, no clock and no runtime: requests and responses are values. Control planes use this module as well.
+
+pub mod model;

@@ -1,0 +1,3 @@
+//! Portolan's control plane: sources, catalog, planning, the xDS server, the admin interface and the command line.
+
+pub mod catalog;

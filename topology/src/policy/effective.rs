@@ -1,0 +1,35 @@
+//! What all policy objects come to for one service at one moment: the planner's third input.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Capacity, LocalityPolicy, Scope};
+
+/// The policy in force for one service.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EffectivePolicy {
+    /// Where traffic goes.
+    pub locality: LocalityPolicy,
+    /// What one ready endpoint of weight 1 can serve, if anybody said.
+    pub capacity: Option<Capacity>,
+    /// The drains in force, by name.
+    pub drains: Vec<ActiveDrain>,
+}
+
+/// A drain in force.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ActiveDrain {
+    /// The Drain's name.
+    pub name: String,
+    /// What is drained.
+    pub scope: Scope,
+    /// How much of its capacity is taken away, 1 to 100.
+    pub percent: u32,
+    /// How long the way out takes.
+    pub over: Duration,
+    /// How long the way back takes.
+    pub restore_over: Duration,
+}

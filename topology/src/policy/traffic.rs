@@ -1,0 +1,146 @@
+//! `TrafficPolicy`, checked: how a service's traffic is placed, balanced and protected.
+//!
+//! Every field of [`TrafficPolicySpec`] is optional: a Service's policy beats its Namespace's top-level field by
+//! top-level field, and what neither gives has the default that the type here documents.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{ClusterName, RegionName, ServiceId};
+use crate::topology::WeightedRegion;
+
+/// A TrafficPolicy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrafficPolicy {
+    /// Its namespace; what it targets is in the same.
+    pub namespace: String,
+    /// Its name, unique in the namespace.
+    pub name: String,
+    /// What it says.
+    pub spec: TrafficPolicySpec,
+}
+
+/// What a TrafficPolicy says.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TrafficPolicySpec {
+    /// What it is for; at least one.
+    pub target_refs: Vec<TargetRef>,
+    /// Where traffic goes.
+    pub locality: Option<LocalityPolicy>,
+    /// What one ready endpoint of weight 1 can serve.
+    pub capacity: Option<Capacity>,
+}
+
+/// What a policy is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum TargetRef {
+    /// One service; `section_name` (a port's name) narrows it to that port.
+    Service {
+        /// The Service's name.
+        name: String,
+        /// A port's name; all ports without it.
+        section_name: Option<String>,
+    },
+    /// All services of the policy's namespace.
+    Namespace {
+        /// The namespace's name.
+        name: String,
+    },
+}
+
+/// How far traffic stays near.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Preference {
+    /// Own zone, then region, then failover.
+    #[default]
+    Zone,
+    /// The region's zones alike, then failover.
+    Region,
+    /// Everything that may be used, by capacity.
+    None,
+}
+
+/// `spec.locality`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LocalityPolicy {
+    /// `Zone` by default.
+    pub preference: Preference,
+    /// A tier spills above this utilisation; 80 by default.
+    pub target_utilization_percent: u32,
+    /// Used where demand is unknown; 140 by default: a tier carries its whole load down to 1/1.4 of its endpoints.
+    pub overprovisioning_percent: u32,
+    /// Instead of the topology's failover for every region.
+    pub failover: Option<Vec<WeightedRegion>>,
+    /// Never beyond these, even when all are down. `None`: all regions.
+    pub allowed_regions: Option<Vec<RegionName>>,
+    /// Instead of tiers; excludes `failover`.
+    pub cluster_weights: Option<Vec<WeightedCluster>>,
+    /// How traffic comes back.
+    pub failback: Failback,
+}
+
+impl Default for LocalityPolicy {
+    fn default() -> Self {
+        Self {
+            preference: Preference::default(),
+            target_utilization_percent: 80,
+            overprovisioning_percent: 140,
+            failover: None,
+            allowed_regions: None,
+            cluster_weights: None,
+            failback: Failback::default(),
+        }
+    }
+}
+
+/// A cluster's part of a service's traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeightedCluster {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// Its weight against the others; 0 takes its traffic away.
+    pub weight: u32,
+}
+
+/// How traffic comes back to what was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Failback {
+    /// From nothing to all in this time; 60 s by default.
+    pub ramp: Duration,
+    /// Not before the place has been well for this long; 30 s by default, doubled for each flap.
+    pub hold_down: Duration,
+}
+
+impl Default for Failback {
+    fn default() -> Self {
+        Self { ramp: Duration::from_secs(60), hold_down: Duration::from_secs(30) }
+    }
+}
+
+/// `spec.capacity`: exactly one of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Capacity {
+    /// Requests per second.
+    RequestsPerSecond(f64),
+    /// Requests at once.
+    ConcurrentRequests(f64),
+}
+
+impl TrafficPolicy {
+    /// Whether it is for `service`, by name or by namespace.
+    #[must_use]
+    pub fn targets(&self, service: &ServiceId) -> bool {
+        self.namespace == service.namespace()
+            && self.spec.target_refs.iter().any(|target| match target {
+                TargetRef::Service { name, .. } => name == service.name(),
+                TargetRef::Namespace { name } => name == service.namespace(),
+            })
+    }
+}

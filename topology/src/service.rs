@@ -1,0 +1,101 @@
+//! What one cluster has of a service: ports, and endpoints by zone. What a source makes, and an endpoint list carries.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{ServiceId, ZoneName};
+
+/// Whether an endpoint may take traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Health {
+    /// Takes traffic.
+    Ready,
+    /// Listed by the source, but not ready.
+    NotReady,
+    /// Terminating and still serving: finishes what it has, takes nothing new.
+    Draining,
+}
+
+/// One address of a service's port.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Endpoint {
+    /// Where it listens: the pod's address and target port.
+    pub address: SocketAddr,
+    /// Its share of its locality's traffic against its peers there. 1 unless the source says otherwise.
+    pub weight: NonZeroU32,
+    /// Whether it may take traffic.
+    pub health: Health,
+}
+
+/// Endpoints of one service port in one cluster, by zone (`None`: the source names no zone), each list sorted by
+/// address and free of duplicates.
+pub type EndpointsByZone = BTreeMap<Option<ZoneName>, Vec<Endpoint>>;
+
+/// A port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Port {
+    /// The Service's port number.
+    pub number: u16,
+    /// Its name, if it has one; a service with several ports names each.
+    pub name: Option<String>,
+}
+
+/// One service as its own cluster's source shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalService {
+    /// Which service.
+    pub id: ServiceId,
+    /// Its ports, in the Service's order; the first is what a name without a port means.
+    pub ports: Vec<Port>,
+    /// Endpoints by port number. Every port of `ports` has an entry.
+    pub endpoints: BTreeMap<u16, EndpointsByZone>,
+}
+
+/// Everything that a source knows, as one immutable snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LocalServices {
+    /// Whether the first complete listing has been read. Until then absence means nothing.
+    pub synced: bool,
+    /// The services by id.
+    pub services: BTreeMap<ServiceId, Arc<LocalService>>,
+}
+
+/// Endpoint counts of one place: what gossip carries of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointCounts {
+    /// All that the source lists, the unready and draining included.
+    pub total: u32,
+    /// Those that take traffic.
+    pub ready: u32,
+    /// Those that finish what they have.
+    pub draining: u32,
+    /// The sum of the ready endpoints' weights.
+    pub ready_weight: u64,
+}
+
+impl EndpointCounts {
+    /// Counts `endpoints`.
+    #[must_use]
+    pub fn of(endpoints: &[Endpoint]) -> Self {
+        endpoints.iter().fold(Self::default(), |mut counts, endpoint| {
+            counts.total += 1;
+            match endpoint.health {
+                Health::Ready => {
+                    counts.ready += 1;
+                    counts.ready_weight += u64::from(endpoint.weight.get());
+                }
+                Health::Draining => counts.draining += 1,
+                Health::NotReady => {}
+            }
+            counts
+        })
+    }
+}
