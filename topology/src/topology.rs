@@ -1,6 +1,7 @@
 //! The checked topology: regions, zones, clusters, links and failover. What is left of a topology file once every rule
 //! held; nothing here can name a region, zone or cluster that does not exist.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -87,7 +88,68 @@ pub struct WeightedRegion {
     pub weight: u32,
 }
 
+/// How far one region is from another; nearer is less. Compares by cost, then by round-trip time.
+///
+/// Two regions may be equally far: break ties by name, as [`Topology::regions_by_distance`] does.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Distance {
+    /// The same region.
+    Here,
+    /// A link joins them in this direction.
+    Linked {
+        /// The link's cost.
+        cost: f64,
+        /// The link's round-trip time.
+        rtt: Duration,
+    },
+    /// No link joins them: farther than everything that has one.
+    Unknown,
+}
+
+impl Distance {
+    /// What is compared. Equal costs compare equal whatever their sign of zero, because a cost is never negative.
+    fn rank(&self) -> (u8, f64, Duration) {
+        match self {
+            Self::Here => (0, 0.0, Duration::ZERO),
+            Self::Linked { cost, rtt } => (1, cost.abs(), *rtt),
+            Self::Unknown => (2, 0.0, Duration::ZERO),
+        }
+    }
+}
+
+impl Eq for Distance {}
+
+impl Ord for Distance {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let ((kind, cost, rtt), (other_kind, other_cost, other_rtt)) = (self.rank(), other.rank());
+        kind.cmp(&other_kind).then(cost.total_cmp(&other_cost)).then(rtt.cmp(&other_rtt))
+    }
+}
+
+impl PartialOrd for Distance {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 impl Topology {
+    /// How far `to` is from `from`.
+    #[must_use]
+    pub fn distance(&self, from: &RegionName, to: &RegionName) -> Distance {
+        if from == to {
+            return Distance::Here;
+        }
+        self.link(from, to).map_or(Distance::Unknown, |link| Distance::Linked { cost: link.cost, rtt: link.rtt })
+    }
+
+    /// The other regions, nearest first; equally far ones by name.
+    #[must_use]
+    pub fn regions_by_distance(&self, from: &RegionName) -> Vec<&RegionName> {
+        let mut others: Vec<_> = self.regions.iter().map(|region| &region.name).filter(|name| *name != from).collect();
+        others.sort_by(|a, b| self.distance(from, a).cmp(&self.distance(from, b)).then(a.cmp(b)));
+        others
+    }
+
     /// All clusters, in the file's order.
     pub fn clusters(&self) -> impl Iterator<Item = &Cluster> {
         self.regions.iter().flat_map(|region| &region.clusters)
