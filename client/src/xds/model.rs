@@ -5,6 +5,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What a name comes to, as of now. `ads::XdsClient::watch` hands out a slot that always holds the newest.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Resolution {
+    /// Nothing is known yet: calls wait.
+    Pending,
+    /// The service, as it was last served whole. It stays while the control plane is away.
+    Assignment(Arc<Assignment>),
+    /// There is nothing to send calls to, and it is known why: calls fail UNAVAILABLE. A later resource mends it.
+    NotFound {
+        /// The resource at fault, such as ``Listener `checkout.shop` ``.
+        resource: Arc<str>,
+        /// What is wrong with it, as a sentence without a full stop.
+        reason: Arc<str>,
+    },
+}
+
 /// Everything that a balancer must know about the cluster that it sends to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Assignment {
@@ -12,7 +28,7 @@ pub struct Assignment {
     pub cluster: Arc<str>,
     /// Its EDS service name, as load reports name it; empty if it has none.
     pub eds_service: Arc<str>,
-    /// Localities by priority, highest first; never an empty priority.
+    /// Localities by priority, highest first; never an empty priority. No priority at all: the service has no endpoint.
     pub priorities: Vec<Vec<LocalityEndpoints>>,
     /// How many requests may be open at once (`circuit_breakers`); `None`: no limit.
     pub max_requests: Option<u32>,
