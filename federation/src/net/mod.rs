@@ -2,11 +2,15 @@
 //!
 //! Nothing but an implementation of [`Net`] opens a socket. TLS is above it.
 
+mod tokio_net;
+
 use std::io;
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use tokio_net::TokioNet;
 
 /// A byte stream to somebody.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
