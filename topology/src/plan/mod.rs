@@ -2,6 +2,13 @@
 //!
 //! [`target`] says where traffic belongs, from what is known now; [`pace`] says how fast to get there.
 
+mod allocate;
+mod sites;
+mod target;
+#[cfg(test)]
+mod tests;
+mod tiers;
+
 use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -10,8 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{ClusterName, Locality, RegionName, ServiceId};
 use crate::policy::EffectivePolicy;
-use crate::topology::Topology;
 use crate::view::ServiceView;
+
+pub use target::target;
 
 /// Where one kind of client's traffic for one service goes: priorities, contiguous from 0, nearest first.
 ///
@@ -187,13 +195,6 @@ impl fmt::Display for OmittedBecause {
     }
 }
 
-/// Where `client`'s traffic for the viewed service belongs. The same input gives the same plan, on every control plane.
-#[must_use]
-pub fn target(view: &ServiceView, client: &Locality, topology: &Topology, policy: &EffectivePolicy) -> Plan {
-    let _ = (view, client, topology, policy);
-    unimplemented!()
-}
-
 /// A plan on its way to its target: what is served now, and what [`pace`] must remember to go on. Persisted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -204,9 +205,16 @@ pub struct Paced {
 
 /// The next step from `previous` towards `target`, and when to ask again (`None`: when something changes).
 ///
-/// `now` is since an origin of the caller's choice that is the same for `previous`.
+/// `view` and `policy` are what `target` was made from. `now` is since an origin of the caller's choice that is the
+/// same for `previous`.
 #[must_use]
-pub fn pace(previous: Option<&Paced>, target: &Plan, now: Duration) -> (Paced, Option<Duration>) {
-    let _ = (previous, now);
+pub fn pace(
+    previous: Option<&Paced>,
+    target: &Plan,
+    view: &ServiceView,
+    policy: &EffectivePolicy,
+    now: Duration,
+) -> (Paced, Option<Duration>) {
+    let _ = (previous, view, policy, now);
     (Paced { plan: target.clone() }, None)
 }

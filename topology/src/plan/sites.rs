@@ -1,0 +1,117 @@
+//! What each place can carry, once liveness and drains are counted: the planner's raw material, the same for every client.
+
+use crate::names::Locality;
+use crate::policy::{ActiveDrain, Capacity, EffectivePolicy};
+use crate::topology::{Cluster, Topology};
+use crate::view::{Liveness, ServiceView};
+
+/// A physical place of the service: one zone of one cluster.
+pub(super) struct Site<'a> {
+    pub(super) locality: &'a Locality,
+    /// Its cluster, if the topology knows it.
+    pub(super) cluster: Option<&'a Cluster>,
+    pub(super) ready: u32,
+    pub(super) total: u32,
+    /// The ready endpoints' weights, drains aside; 0 where nothing takes traffic.
+    pub(super) weight: f64,
+    /// Requests per second up to the target utilisation, drains aside.
+    pub(super) capacity: Option<f64>,
+    /// The strongest drain in force here.
+    pub(super) drain: Option<&'a ActiveDrain>,
+    /// Whether its cluster is known dead.
+    pub(super) failed: bool,
+}
+
+impl Site<'_> {
+    /// The fraction of its capacity that drains leave.
+    pub(super) fn undrained(&self) -> f64 {
+        self.drain.map_or(1.0, |drain| f64::from(100 - drain.percent.min(100)) / 100.0)
+    }
+}
+
+/// Everything that a plan is made from.
+pub(super) struct World<'a> {
+    pub(super) view: &'a ServiceView,
+    pub(super) topology: &'a Topology,
+    pub(super) policy: &'a EffectivePolicy,
+    /// The places that list an endpoint, by locality.
+    pub(super) sites: Vec<Site<'a>>,
+}
+
+impl<'a> World<'a> {
+    pub(super) fn new(view: &'a ServiceView, topology: &'a Topology, policy: &'a EffectivePolicy) -> Self {
+        let utilization = f64::from(policy.locality.target_utilization_percent) / 100.0;
+        let per_weight = match policy.capacity {
+            Some(Capacity::RequestsPerSecond(rps)) => Some(rps),
+            // Requests at once say nothing of requests per second without a latency.
+            Some(Capacity::ConcurrentRequests(_)) | None => None,
+        };
+        let sites = view.localities.iter().filter(|(_, facts)| facts.endpoints.total > 0).map(|(locality, facts)| {
+            let counts = &facts.endpoints;
+            let failed = view.liveness_of(&locality.cluster) == Liveness::Failed;
+            let ready = counts.ready.min(counts.total);
+            let weight = if failed || ready == 0 { 0.0 } else { counts.ready_weight.max(u64::from(ready)) as f64 };
+            let capacity = facts
+                .capacity
+                .or_else(|| per_weight.map(|rps| rps * weight))
+                .filter(|capacity| capacity.is_finite() && *capacity > 0.0);
+            Site {
+                locality,
+                cluster: topology.cluster(&locality.cluster),
+                ready,
+                total: counts.total,
+                weight,
+                capacity: capacity.map(|capacity| capacity * utilization),
+                drain: policy
+                    .drains
+                    .iter()
+                    .filter(|drain| drain.scope.contains(locality))
+                    .max_by_key(|drain| (drain.percent, std::cmp::Reverse(&drain.name))),
+                failed,
+            }
+        });
+        Self { view, topology, policy, sites: sites.collect() }
+    }
+
+    /// Whether every place that takes traffic has a known capacity.
+    pub(super) fn capacity_is_known(&self) -> bool {
+        self.sites.iter().all(|site| site.weight == 0.0 || site.capacity.is_some())
+    }
+
+    /// What is there to hand out, with the places in `dead` taken away. Without `drains`, drained places count in full.
+    pub(super) fn supply(&self, dead: &[bool], drains: bool) -> Supply {
+        let each = |value: &dyn Fn(&Site<'_>) -> f64| -> Vec<f64> {
+            let left = |site: &Site<'_>| if drains { site.undrained() } else { 1.0 };
+            let alive = |site: &Site<'_>| site.weight > 0.0;
+            self.sites
+                .iter()
+                .zip(dead)
+                .map(|(site, dead)| if *dead || !alive(site) { 0.0 } else { value(site) * left(site) })
+                .collect()
+        };
+        Supply {
+            ready: each(&|site| f64::from(site.ready)),
+            weight: each(&|site| site.weight),
+            room: each(&|site| site.capacity.unwrap_or(0.0)),
+            total: self.sites.iter().map(|site| f64::from(site.total)).collect(),
+        }
+    }
+}
+
+/// What one allocation may hand out, by site.
+pub(super) struct Supply {
+    /// Ready endpoints, less what drains take.
+    pub(super) ready: Vec<f64>,
+    /// Endpoints listed.
+    pub(super) total: Vec<f64>,
+    /// The ready endpoints' weights, less what drains take: how load splits within a group.
+    pub(super) weight: Vec<f64>,
+    /// Requests per second up to the target utilisation; meaningless unless every capacity is known.
+    pub(super) room: Vec<f64>,
+}
+
+/// `overprovisioning × ready/total`, at most 1: the fraction of its load that a place or a group carries.
+pub(super) fn fraction(policy: &EffectivePolicy, ready: f64, total: f64) -> f64 {
+    let overprovisioning = f64::from(policy.locality.overprovisioning_percent) / 100.0;
+    if total > 0.0 { (overprovisioning * ready / total).min(1.0) } else { 0.0 }
+}

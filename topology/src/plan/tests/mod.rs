@@ -1,0 +1,4 @@
+//! The planner's tests: scenarios whose arithmetic was done by hand, and properties with the bugs that they catch.
+
+mod scenarios;
+mod world;
