@@ -2,4 +2,10 @@
 //!
 //! No socket, no clock and no runtime: requests and responses are values. Control planes use this module as well.
 
+pub mod bootstrap;
+pub mod delta;
 pub mod model;
+mod resolve;
+pub mod resources;
+pub mod sotw;
+pub mod target;

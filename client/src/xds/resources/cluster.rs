@@ -1,0 +1,150 @@
+//! CDS: a cluster whose endpoints come over EDS.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::cluster::v3::{
+    Cluster as Proto, LoadBalancingPolicy,
+    cluster::{ClusterDiscoveryType, DiscoveryType, LbPolicy},
+};
+use envoy_types::pb::envoy::config::core::v3::{RoutingPriority, config_source::ConfigSourceSpecifier};
+use envoy_types::pb::envoy::extensions::load_balancing_policies::{
+    least_request::v3::LeastRequest, wrr_locality::v3::WrrLocality,
+};
+use envoy_types::pb::google::protobuf::{Any, Struct, value::Kind as ValueKind};
+
+use super::{Invalid, must_be_this_stream, parse};
+use crate::xds::model::Failback;
+
+const WRR_LOCALITY: &str = "type.googleapis.com/envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality";
+const LEAST_REQUEST: &str =
+    "type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest";
+const ROUND_ROBIN: &str = "type.googleapis.com/envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin";
+
+/// Policies nest no deeper.
+const DEEPEST: u32 = 16;
+
+/// The filter whose metadata is Portolan's.
+pub const METADATA_FILTER: &str = "portolan.dev";
+
+/// A Cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cluster {
+    /// Its EDS service name; empty: its own name.
+    pub eds_service: String,
+    /// The limit of open requests; `None`: none.
+    pub max_requests: Option<u32>,
+    /// How a returning locality is ramped.
+    pub failback: Failback,
+    /// Whether its load is reported to this control plane.
+    pub report_load: bool,
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<(String, Result<Cluster, Invalid>), Invalid> {
+    let mut proto: Proto = parse("", bytes)?;
+    Ok((std::mem::take(&mut proto.name), validate(&proto)))
+}
+
+fn validate(proto: &Proto) -> Result<Cluster, Invalid> {
+    match &proto.cluster_discovery_type {
+        Some(ClusterDiscoveryType::Type(kind)) if *kind == i32::from(DiscoveryType::Eds) => {}
+        _ => return Err(Invalid::new("type", "only EDS clusters are supported yet")),
+    }
+    let eds = proto.eds_cluster_config.as_ref();
+    let eds = eds.ok_or_else(|| Invalid::new("eds_cluster_config", "must be set"))?;
+    must_be_this_stream("eds_cluster_config.eds_config", eds.eds_config.as_ref())?;
+    let report_load = match proto.lrs_server.as_ref().map(|source| &source.config_source_specifier) {
+        None => false,
+        Some(Some(ConfigSourceSpecifier::Self_(_))) => true,
+        Some(_) => return Err(Invalid::new("lrs_server", "must be self")),
+    };
+    if proto.transport_socket.is_some() {
+        return Err(Invalid::new("transport_socket", "not supported yet"));
+    }
+    policy(proto)?;
+    let thresholds = proto.circuit_breakers.as_ref().map_or(&[][..], |breakers| &breakers.thresholds);
+    let default = thresholds.iter().find(|thresholds| thresholds.priority == i32::from(RoutingPriority::Default));
+    Ok(Cluster {
+        eds_service: eds.service_name.clone(),
+        max_requests: default.and_then(|thresholds| thresholds.max_requests.as_ref()).map(|limit| limit.value),
+        failback: failback(proto)?,
+        report_load,
+    })
+}
+
+/// Whether we balance as the cluster wants. Least request of two choices is what we do; round robin wants even load, which
+/// it gives.
+fn policy(proto: &Proto) -> Result<(), Invalid> {
+    match &proto.load_balancing_policy {
+        Some(list) => first_known(list, 0).map_err(|invalid| invalid.below("load_balancing_policy")),
+        None => match LbPolicy::try_from(proto.lb_policy) {
+            Ok(LbPolicy::RoundRobin | LbPolicy::LeastRequest) => Ok(()),
+            _ => Err(Invalid::new("lb_policy", "LB policy is not supported")),
+        },
+    }
+}
+
+fn first_known(list: &LoadBalancingPolicy, depth: u32) -> Result<(), Invalid> {
+    if depth >= DEEPEST {
+        return Err(Invalid::new("policies", "nested too deep"));
+    }
+    for (i, policy) in list.policies.iter().enumerate() {
+        let config = policy.typed_extension_config.as_ref().and_then(|config| config.typed_config.as_ref());
+        let field = format!("policies[{i}].typed_extension_config.typed_config");
+        let config = config.ok_or_else(|| Invalid::new(&*field, "must be set"))?;
+        if let Some(known) = take(config, depth) {
+            return known.map_err(|invalid| invalid.below(field));
+        }
+    }
+    Err(Invalid::new("policies", "no supported load balancing policy in the list"))
+}
+
+/// `None` if the policy is unknown.
+fn take(config: &Any, depth: u32) -> Option<Result<(), Invalid>> {
+    Some(match config.type_url.as_str() {
+        ROUND_ROBIN => Ok(()),
+        LEAST_REQUEST => parse(LEAST_REQUEST, &config.value).and_then(|it| two_choices(&it)),
+        WRR_LOCALITY => parse(WRR_LOCALITY, &config.value).and_then(|it: WrrLocality| {
+            let child =
+                it.endpoint_picking_policy.ok_or_else(|| Invalid::new("endpoint_picking_policy", "must be set"))?;
+            first_known(&child, depth + 1).map_err(|invalid| invalid.below("endpoint_picking_policy"))
+        }),
+        _ => return None,
+    })
+}
+
+fn two_choices(policy: &LeastRequest) -> Result<(), Invalid> {
+    match policy.choice_count.as_ref().map_or(2, |count| count.value) {
+        2 => Ok(()),
+        0 | 1 => Err(Invalid::new("choice_count", "must be at least 2")),
+        _ => Err(Invalid::new("choice_count", "other than 2 is not supported yet")),
+    }
+}
+
+fn failback(proto: &Proto) -> Result<Failback, Invalid> {
+    let mut failback = Failback::default();
+    let Some(ours) = proto.metadata.as_ref().and_then(|metadata| metadata.filter_metadata.get(METADATA_FILTER)) else {
+        return Ok(failback);
+    };
+    if let Some(ramp) = milliseconds(ours, "failbackRampMs")? {
+        failback.ramp = ramp;
+    }
+    if let Some(hold_down) = milliseconds(ours, "failbackHoldDownMs")? {
+        failback.hold_down = hold_down;
+    }
+    Ok(failback)
+}
+
+fn milliseconds(metadata: &Struct, name: &str) -> Result<Option<Duration>, Invalid> {
+    // A day: longer is a mistake, and larger doubles lose their milliseconds.
+    const LONGEST: f64 = 86_400_000.0;
+    match metadata.fields.get(name).map(|value| &value.kind) {
+        None => Ok(None),
+        Some(Some(ValueKind::NumberValue(ms))) if (0.0..=LONGEST).contains(ms) => {
+            Ok(Some(Duration::from_secs_f64(ms / 1000.0)))
+        }
+        Some(_) => Err(Invalid::new(
+            format!("metadata.filter_metadata.{METADATA_FILTER}.{name}"),
+            "must be a number of milliseconds, at most a day",
+        )),
+    }
+}
