@@ -35,7 +35,7 @@ enum Stream {
 #[derive(Debug, Clone, PartialEq)]
 pub enum DeltaEvent {
     /// A resource is new or changed. Its wrapper has its name, version and metadata; its body is there and valid.
-    Updated(Resource),
+    Updated(Box<Resource>),
     /// The server says that there is no such resource.
     Removed {
         /// Its name.
@@ -131,7 +131,7 @@ impl DeltaClient {
             match verdict {
                 Ok(()) => {
                     self.known.insert(resource.name.clone(), resource.version.clone());
-                    events.push(DeltaEvent::Updated(resource));
+                    events.push(DeltaEvent::Updated(Box::new(resource)));
                 }
                 Err(reason) => {
                     errors.push(format!("{}: {reason}", resource.name));
