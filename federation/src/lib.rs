@@ -1,13 +1,22 @@
 //! What control planes are to each other: identity, gossip, policy, endpoint lists and evidence of failure.
 //!
-//! Sockets, disk and randomness are handed in; time is tokio's. Wall clocks are never compared.
+//! [`start`] is the whole of it: facts and lists of this cluster go in, those of the others come out. Sockets, disk and
+//! randomness are handed in; time is tokio's. Wall clocks are never compared.
 
 pub mod certs;
 pub mod disk;
+mod federation;
+#[cfg(test)]
+mod fixtures;
+mod hub;
 pub mod identity;
 pub mod model;
 pub mod net;
+mod peers;
+#[allow(missing_docs, unreachable_pub, dead_code, clippy::all, clippy::pedantic, reason = "generated")]
+mod proto {
+    tonic::include_proto!("portolan.peer.v1");
+}
 pub mod tls;
 
-#[cfg(test)]
-mod fixtures;
+pub use federation::{Config, Federation, PeerPort, StartError, start};

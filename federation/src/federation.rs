@@ -1,0 +1,180 @@
+//! Putting it together: the port, the peers, and the one task that owns what is known of them.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use portolan_topology::names::{ClusterName, NodeName, ServicePort};
+use portolan_topology::topology::Topology;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::sync::{mpsc, watch};
+use tokio_util::task::AbortOnDropHandle;
+use tonic::transport::Server;
+
+use crate::disk::Disk;
+use crate::hub::{self, Command, Hub};
+use crate::model::{Local, Remote};
+use crate::net::{Listener, Net};
+use crate::peers::{self, Links, PeerService, Shared};
+use crate::proto::peer_server::PeerServer;
+use crate::tls::{ClientCertificates, Credentials, CredentialsError, Incoming, Refusals, Rule};
+
+/// Where the peer port is.
+pub enum PeerPort {
+    /// To be opened at this address.
+    At(SocketAddr),
+    /// Opened already: tests must know their ports before they can write a topology.
+    Open(Box<dyn Listener>),
+}
+
+/// What a federation must be told.
+pub struct Config {
+    /// The cluster that it is in.
+    pub cluster: ClusterName,
+    /// The control-plane process that it belongs to.
+    pub node: NodeName,
+    /// The topology; may change.
+    pub topology: watch::Receiver<Arc<Topology>>,
+    /// The cluster's certificate and CA.
+    pub credentials: Arc<Credentials>,
+    /// The peer port.
+    pub port: PeerPort,
+}
+
+/// Why a federation cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The cluster stands in no region of the topology.
+    #[error("cluster `{cluster}` is not in the topology `{topology}`; it has: {known}")]
+    UnknownCluster {
+        /// Our cluster.
+        cluster: ClusterName,
+        /// The topology's name.
+        topology: String,
+        /// The clusters that it has.
+        known: String,
+    },
+    /// The certificate is not this cluster's, or cannot be used.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// The peer port cannot be opened.
+    #[error("cannot listen for peers at {address}: {source}; another process may have the port, see --peer-addr")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The peer port's address is not known.
+    #[error("the peer port does not say its address")]
+    Address(#[source] io::Error),
+    /// A record in the data directory cannot be read or written.
+    #[error("record `{record}` of the data directory: {source}")]
+    Disk {
+        /// The record.
+        record: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A running federation. Dropping it ends it.
+pub struct Federation {
+    commands: mpsc::UnboundedSender<Command>,
+    remote: watch::Receiver<Arc<Remote>>,
+    peer_addr: SocketAddr,
+    refusals: Arc<Refusals>,
+    _tasks: Vec<AbortOnDropHandle<()>>,
+}
+
+impl Federation {
+    /// Tells the other clusters what `local` holds, and what it will hold. A later call replaces an earlier one.
+    pub fn publish(&self, local: watch::Receiver<Arc<Local>>) {
+        // The hub ends only with us.
+        let _ = self.commands.send(Command::Publish(local));
+    }
+
+    /// What the other clusters tell, always the newest.
+    #[must_use]
+    pub fn remote(&self) -> watch::Receiver<Arc<Remote>> {
+        self.remote.clone()
+    }
+
+    /// Asks for the endpoint lists of these service ports wherever they are, and no others. A later call replaces an
+    /// earlier one.
+    pub fn want(&self, wanted: watch::Receiver<BTreeSet<ServicePort>>) {
+        let _ = self.commands.send(Command::Want(wanted));
+    }
+
+    /// Where the peer port is.
+    #[must_use]
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.peer_addr
+    }
+
+    /// Who was turned away from the peer port.
+    #[must_use]
+    pub fn refusals(&self) -> &Arc<Refusals> {
+        &self.refusals
+    }
+}
+
+/// Opens the peer port, connects to every other cluster of the topology, and serves what is on disk at once.
+pub async fn start(
+    config: Config,
+    net: Arc<dyn Net>,
+    disk: Arc<dyn Disk>,
+    mut rng: StdRng,
+) -> Result<Federation, StartError> {
+    let Config { cluster, node, topology, credentials, port } = config;
+    let trust_domain = {
+        let topology = topology.borrow();
+        if topology.cluster(&cluster).is_none() {
+            let known = topology.clusters().map(|cluster| cluster.name.to_string()).collect::<Vec<_>>().join(", ");
+            return Err(StartError::UnknownCluster { cluster, topology: topology.name.clone(), known });
+        }
+        topology.name.clone()
+    };
+    credentials.check(&trust_domain, &cluster)?;
+    let listener = match port {
+        PeerPort::Open(listener) => listener,
+        PeerPort::At(address) => net.listen(address).await.map_err(|source| StartError::Listen { address, source })?,
+    };
+    let peer_addr = listener.local_addr().map_err(StartError::Address)?;
+    let refusals = Arc::new(Refusals::new("peer"));
+    let rule =
+        Rule::Peers { tls: credentials.server(ClientCertificates::Required)?, trust_domain: trust_domain.into() };
+    let incoming = Incoming::new(listener, rule, refusals.clone());
+
+    let (events, peer_events) = mpsc::channel(256);
+    let (gossip, _messages) = mpsc::channel(256);
+    let remembered = hub::Memory::default();
+    let shared = Arc::new(Shared {
+        cluster,
+        node,
+        topology: topology.clone(),
+        links: Links::default(),
+        events,
+        gossip,
+        refusals: refusals.clone(),
+        remembered: remembered.lookup(),
+    });
+    let (commands, command_queue) = mpsc::unbounded_channel();
+    let (hub, remote) = Hub::new(shared.clone(), disk)?;
+
+    let server =
+        Server::builder().add_service(PeerServer::new(PeerService::new(shared.clone()))).serve_with_incoming(incoming);
+    let dial_rng = StdRng::seed_from_u64(rng.random());
+    let tasks = vec![
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Err(error) = server.await {
+                tracing::error!(%error, "the peer port is closed");
+            }
+        })),
+        AbortOnDropHandle::new(tokio::spawn(peers::keep_dialled(shared, net, credentials, dial_rng))),
+        AbortOnDropHandle::new(tokio::spawn(hub.run(command_queue, peer_events))),
+    ];
+    Ok(Federation { commands, remote, peer_addr, refusals, _tasks: tasks })
+}

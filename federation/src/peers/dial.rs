@@ -1,0 +1,179 @@
+//! One connection to each other cluster of the topology, dialled again with backoff and jitter for as long as it is there.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use portolan_topology::names::ClusterName;
+use portolan_topology::topology::ControlPlane;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use super::links::End;
+use super::{Shared, stream};
+use crate::identity::SpiffeId;
+use crate::net::Net;
+use crate::proto::peer_client::PeerClient;
+use crate::tls::{self, Credentials, PeerIdentity};
+
+const BACKOFF_BASE: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// A stream that lasted this long was a good one: the next dial begins from the base again.
+const GOOD: Duration = Duration::from_secs(5);
+const FRAMES: usize = 64;
+
+/// Dials every other cluster of the topology, and follows the topology's changes.
+pub(crate) async fn keep_dialled(
+    shared: Arc<Shared>,
+    net: Arc<dyn Net>,
+    credentials: Arc<Credentials>,
+    mut rng: StdRng,
+) {
+    let mut topology = shared.topology.clone();
+    let mut dialling: BTreeMap<ClusterName, (ControlPlane, AbortOnDropHandle<()>)> = BTreeMap::new();
+    loop {
+        let wanted: BTreeMap<_, _> = topology
+            .borrow_and_update()
+            .clusters()
+            .filter(|cluster| cluster.name != shared.cluster)
+            .map(|cluster| (cluster.name.clone(), cluster.control_plane.clone()))
+            .collect();
+        dialling.retain(|cluster, (at, _)| wanted.get(cluster) == Some(at));
+        for (cluster, at) in wanted {
+            dialling.entry(cluster).or_insert_with_key(|cluster| {
+                let peer = Dial {
+                    shared: shared.clone(),
+                    net: net.clone(),
+                    credentials: credentials.clone(),
+                    cluster: cluster.clone(),
+                    address: address(&at),
+                };
+                let rng = StdRng::seed_from_u64(rng.random());
+                (at, AbortOnDropHandle::new(tokio::spawn(peer.keep(rng))))
+            });
+        }
+        if topology.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn address(at: &ControlPlane) -> String {
+    if at.host.contains(':') { format!("[{}]:{}", at.host, at.port) } else { format!("{}:{}", at.host, at.port) }
+}
+
+struct Dial {
+    shared: Arc<Shared>,
+    net: Arc<dyn Net>,
+    credentials: Arc<Credentials>,
+    cluster: ClusterName,
+    address: String,
+}
+
+impl Dial {
+    async fn keep(self, mut rng: StdRng) {
+        let mut backoff = BACKOFF_BASE;
+        let mut said = String::new();
+        loop {
+            let begun = Instant::now();
+            let why = self.once().await;
+            // Said again only when it changes: a cluster may be away for hours.
+            let why = format!("{}: {}", why.code(), why.message());
+            if why != said {
+                tracing::warn!(cluster = %self.cluster, address = %self.address, why, "no connection to a peer");
+                said = why;
+            }
+            backoff = if begun.elapsed() >= GOOD { BACKOFF_BASE } else { (backoff * 2).min(BACKOFF_MAX) };
+            // Between half and all of it, so that many who lost one peer do not come back together.
+            tokio::time::sleep(backoff.mul_f64(rng.random_range(0.5..=1.0))).await;
+        }
+    }
+
+    /// One connection, from the dial to its end.
+    async fn once(&self) -> Status {
+        let channel = match self.connect().await {
+            Ok(channel) => channel,
+            Err(error) => return Status::unavailable(error_chain(&error)),
+        };
+        let _up = Up::new(self, channel.clone());
+        let (out, outgoing) = mpsc::channel(FRAMES);
+        let _ = out.try_send(self.shared.hello(&self.cluster));
+        let mut client = PeerClient::new(channel);
+        let call = client.gossip(ReceiverStream::new(outgoing));
+        match tokio::time::timeout(tls::HANDSHAKE_TIMEOUT, call).await {
+            Ok(Ok(response)) => {
+                let peer = PeerIdentity {
+                    remote: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+                    spiffe: None,
+                    // The handshake let nobody else through.
+                    cluster: Some(self.cluster.clone()),
+                };
+                tracing::info!(cluster = %self.cluster, address = %self.address, "peer connected");
+                let send = |frame| stream::offer(&out, frame);
+                stream::run(&self.shared, End::Dialled, &peer, &self.cluster, None, response.into_inner(), send).await
+            }
+            Ok(Err(status)) => status,
+            Err(_) => Status::deadline_exceeded("no answer to the gossip call"),
+        }
+    }
+
+    async fn connect(&self) -> Result<Channel, DialError> {
+        let expected = SpiffeId::of_cluster(self.credentials.id().trust_domain(), &self.cluster)?;
+        let config = self.credentials.client(expected)?;
+        // The URI is for headers alone: the connector knows where to go.
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.cluster))?;
+        let (net, address) = (self.net.clone(), self.address.clone());
+        let connector = tower::service_fn(move |_: Uri| {
+            let (net, config, address) = (net.clone(), config.clone(), address.clone());
+            async move { Ok::<_, io::Error>(TokioIo::new(tls::dial(&*net, config, &address).await?)) }
+        });
+        Ok(endpoint.connect_with_connector(connector).await?)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum DialError {
+    #[error(transparent)]
+    Identity(#[from] crate::identity::IdentityError),
+    #[error(transparent)]
+    Credentials(#[from] tls::CredentialsError),
+    #[error("cannot connect")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Keeps a channel in the registry for as long as its gossip stream lives.
+struct Up<'a> {
+    dial: &'a Dial,
+}
+
+impl<'a> Up<'a> {
+    fn new(dial: &'a Dial, channel: Channel) -> Self {
+        dial.shared.links.set_channel(&dial.cluster, Some(channel));
+        Self { dial }
+    }
+}
+
+impl Drop for Up<'_> {
+    fn drop(&mut self) {
+        self.dial.shared.links.set_channel(&self.dial.cluster, None);
+    }
+}
