@@ -1,0 +1,179 @@
+//! Picks an endpoint for each request: priority, locality by weight, then the strategy's choice among its endpoints.
+//!
+//! A pick takes no lock and allocates nothing: it reads a snapshot that every change replaces whole. The balancer does
+//! no I/O and reads no clock: the transport tells it who is connected, and hands in the time. It never picks an endpoint
+//! that is not ready.
+
+mod breaker;
+mod candidates;
+mod endpoint;
+mod error;
+mod load;
+mod pick;
+mod ramp;
+mod rng;
+mod shares;
+mod snapshot;
+mod state;
+mod strategy;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+pub use self::candidates::Candidates;
+pub use self::endpoint::{Endpoint, Place, Status};
+pub use self::error::PickError;
+pub use self::pick::Pick;
+pub use self::rng::Rng;
+pub use self::strategy::{LeastRequest, Strategy};
+
+use self::snapshot::Snapshot;
+use self::state::State;
+use crate::xds::model::Assignment;
+
+/// A balancer over the endpoints of one assignment at a time. `T` is what the transport keeps with each endpoint.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use portolan_client::balancer::{Balancer, LeastRequest, Status};
+/// # use portolan_client::xds::model::{AssignedEndpoint, Assignment, EndpointHealth, LocalityEndpoints};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// # let endpoint = AssignedEndpoint { address: ([127, 0, 0, 1], 80).into(), weight: 1, health: EndpointHealth::Healthy };
+/// # let locality = LocalityEndpoints { locality: Default::default(), weight: 1, endpoints: vec![endpoint] };
+/// # let assignment = Arc::new(Assignment {
+/// #     cluster: "checkout".into(), eds_service: "".into(), priorities: vec![vec![locality]], max_requests: None,
+/// #     failback: Default::default(), timeout: None, retry: None, report_load: false,
+/// # });
+/// # let now = tokio::time::Instant::now();
+/// let balancer: Balancer = Balancer::new(LeastRequest, 42);
+/// balancer.assign(assignment, now);
+/// for endpoint in balancer.wanted() {
+///     balancer.report(&endpoint, Status::Ready, now); // when your transport can send to it
+/// }
+/// let pick = balancer.pick().expect("one is ready");
+/// // … send the request to pick.endpoint().address() …
+/// pick.success();
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Balancer<T = ()> {
+    snapshot: ArcSwap<Snapshot<T>>,
+    strategy: Box<dyn Strategy>,
+    rng: Rng,
+    state: Mutex<State<T>>,
+    changed: watch::Sender<()>,
+}
+
+impl<T: Default> Balancer<T> {
+    /// A balancer without endpoints. The same seed, changes and single-threaded picks give the same choices.
+    pub fn new(strategy: impl Strategy, seed: u64) -> Self {
+        let nothing = Snapshot::new(PickError::NoAssignment, PickError::NoAssignment, u32::MAX);
+        Self {
+            snapshot: ArcSwap::from_pointee(nothing),
+            strategy: Box::new(strategy),
+            rng: Rng::new(seed),
+            state: Mutex::new(State::default()),
+            changed: watch::Sender::new(()),
+        }
+    }
+
+    /// Takes a new assignment. Endpoints that stay keep their state and their requests in flight; those that left take
+    /// no new request.
+    pub fn assign(&self, assignment: Arc<Assignment>, now: Instant) {
+        self.change(now, |state| state.assign(assignment));
+    }
+}
+
+impl<T> Balancer<T> {
+    /// Picks the endpoint of a request.
+    ///
+    /// # Errors
+    /// Nothing is ready, or too many requests are open.
+    #[inline]
+    pub fn pick(&self) -> Result<Pick<T>, PickError> {
+        self.snapshot.load().pick(&*self.strategy, &self.rng)
+    }
+
+    /// As [`Balancer::pick`], but another endpoint than those of `avoid` if there is one: for a retry.
+    ///
+    /// # Errors
+    /// As [`Balancer::pick`].
+    pub fn pick_avoiding(&self, avoid: &[SocketAddr]) -> Result<Pick<T>, PickError> {
+        self.snapshot.load().pick_avoiding(&*self.strategy, &self.rng, avoid)
+    }
+
+    /// As [`Balancer::pick_avoiding`], but waits while nothing is ready and something may yet be. Give it a deadline.
+    ///
+    /// # Errors
+    /// Waiting would not help: no endpoint is healthy, all connections fail, or too many requests are open.
+    pub async fn ready(&self, avoid: &[SocketAddr]) -> Result<Pick<T>, PickError> {
+        match self.pick_avoiding(avoid) {
+            Err(error) if error.may_pass() => {}
+            done => return done,
+        }
+        let mut changed = self.changed.subscribe();
+        loop {
+            match self.pick_avoiding(avoid) {
+                Err(error) if error.may_pass() => {}
+                done => return done,
+            }
+            if changed.changed().await.is_err() {
+                return self.pick_avoiding(avoid);
+            }
+        }
+    }
+
+    /// Tells what has become of an endpoint. Of one that left the assignment it is ignored.
+    pub fn report(&self, endpoint: &Arc<Endpoint<T>>, status: Status, now: Instant) {
+        self.change(now, |state| state.report(endpoint, status));
+    }
+
+    /// Moves ramps on, and returns when to call this again; `None`: nothing is ramping.
+    pub fn tick(&self, now: Instant) -> Option<Instant> {
+        let due = self.state().next_change(now);
+        if due.is_some() {
+            self.change(now, |_| ());
+        }
+        self.state().next_change(now)
+    }
+
+    /// The endpoints that the transport should keep connected.
+    ///
+    /// All that may take requests, if they are at most 200; else those of the priorities down to the one below the first
+    /// that has a connected endpoint or may soon have one.
+    pub fn wanted(&self) -> Vec<Arc<Endpoint<T>>> {
+        self.state().wanted()
+    }
+
+    /// Told at every change of assignment, statuses or ramps.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    fn change(&self, now: Instant, change: impl FnOnce(&mut State<T>)) {
+        let mut state = self.state();
+        change(&mut state);
+        // Stored under the lock, so that an older snapshot never replaces a newer one.
+        self.snapshot.store(Arc::new(state.snapshot(now)));
+        drop(state);
+        self.changed.send_replace(());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        // The state is whole between its methods, none of which panics half-way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Draws for whoever needs chance beside a pick: jitter, say.
+    pub fn rng(&self) -> &Rng {
+        &self.rng
+    }
+}
+
+#[cfg(test)]
+mod tests;

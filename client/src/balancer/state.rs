@@ -1,0 +1,173 @@
+//! What the balancer knows, from which it makes each snapshot: the assignment, each endpoint's status, and what each
+//! locality has been through.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::breaker::Breaker;
+use super::ramp::Presence;
+use super::shares::{Stand, shares};
+use super::snapshot::{Snapshot, Taker, routes};
+use super::{Endpoint, PickError, Place, Status};
+use crate::xds::model::{AssignedEndpoint, Assignment, EndpointHealth, LocalityEndpoints, LocalityName};
+
+/// Up to so many endpoints are all kept connected.
+const CONNECT_ALL: usize = 200;
+
+#[derive(Debug)]
+pub(super) struct State<T> {
+    assignment: Option<Arc<Assignment>>,
+    entries: HashMap<SocketAddr, Entry<T>>,
+    presence: HashMap<LocalityName, Presence>,
+    breaker: Arc<Breaker>,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    endpoint: Arc<Endpoint<T>>,
+    status: Status,
+}
+
+impl<T> Default for State<T> {
+    fn default() -> Self {
+        Self {
+            assignment: None,
+            entries: HashMap::new(),
+            presence: HashMap::new(),
+            breaker: Arc::new(Breaker::default()),
+        }
+    }
+}
+
+impl<T: Default> State<T> {
+    pub(super) fn assign(&mut self, assignment: Arc<Assignment>) {
+        let mut before = std::mem::take(&mut self.entries);
+        for (priority, localities) in (0u32..).zip(&assignment.priorities) {
+            for locality in localities {
+                let place = Place { locality: locality.locality.clone(), priority };
+                for assigned in &locality.endpoints {
+                    let entry = match before.remove(&assigned.address) {
+                        Some(entry) => {
+                            if **entry.endpoint.place.load() != place {
+                                entry.endpoint.place.store(Arc::new(place.clone()));
+                            }
+                            entry
+                        }
+                        None => Entry {
+                            endpoint: Arc::new(Endpoint::new(
+                                assigned.address,
+                                place.clone(),
+                                Arc::clone(&self.breaker),
+                                T::default(),
+                            )),
+                            status: Status::Idle,
+                        },
+                    };
+                    self.entries.insert(assigned.address, entry);
+                }
+            }
+        }
+        let names = || assignment.priorities.iter().flatten().map(|l| &l.locality);
+        self.presence =
+            names().map(|name| (name.clone(), self.presence.get(name).copied().unwrap_or_default())).collect();
+        self.assignment = Some(assignment);
+    }
+}
+
+impl<T> State<T> {
+    pub(super) fn report(&mut self, endpoint: &Arc<Endpoint<T>>, status: Status) {
+        if let Some(entry) = self.entries.get_mut(&endpoint.address())
+            && Arc::ptr_eq(&entry.endpoint, endpoint)
+        {
+            entry.status = status;
+        }
+    }
+
+    pub(super) fn next_change(&self, now: Instant) -> Option<Instant> {
+        let failback = self.assignment.as_ref()?.failback;
+        self.presence.values().filter_map(|presence| presence.next_change(now, failback)).min()
+    }
+
+    pub(super) fn wanted(&self) -> Vec<Arc<Endpoint<T>>> {
+        let Some(assignment) = &self.assignment else { return Vec::new() };
+        let all = assignment.priorities.iter().flatten().map(|l| l.endpoints.len()).sum::<usize>() <= CONNECT_ALL;
+        let mut wanted = Vec::new();
+        let mut alive_above = false;
+        for tier in &assignment.priorities {
+            let healthy = || tier.iter().flat_map(|locality| self.healthy(locality));
+            wanted.extend(healthy().map(|(entry, _)| Arc::clone(&entry.endpoint)));
+            // The tier below the first that lives is connected as well, so that it can take over at once.
+            if alive_above && !all {
+                break;
+            }
+            alive_above |= healthy().any(|(entry, _)| !matches!(entry.status, Status::Down(_)));
+        }
+        wanted
+    }
+
+    /// What picks shall read from now on.
+    pub(super) fn snapshot(&mut self, now: Instant) -> Snapshot<T> {
+        let Some(assignment) = self.assignment.clone() else {
+            return Snapshot::new(PickError::NoAssignment, PickError::NoAssignment, u32::MAX);
+        };
+        let mut presence = std::mem::take(&mut self.presence);
+        let stand = |locality: &LocalityEndpoints, presence: &mut HashMap<LocalityName, Presence>| {
+            let usable = self.healthy(locality).any(|(entry, _)| entry.status == Status::Ready);
+            let dead = self.healthy(locality).all(|(entry, _)| matches!(entry.status, Status::Down(_)));
+            let presence = presence.entry(locality.locality.clone()).or_default();
+            *presence = presence.observe(usable, dead, now, assignment.failback);
+            Stand { weight: locality.weight, usable, fraction: presence.fraction(now, assignment.failback) }
+        };
+        let stands: Vec<Vec<Stand>> = assignment
+            .priorities
+            .iter()
+            .map(|tier| tier.iter().map(|locality| stand(locality, &mut presence)).collect())
+            .collect();
+        self.presence = presence;
+        let takers =
+            (0u32..).zip(assignment.priorities.iter().zip(shares(&stands))).flat_map(|(priority, (tier, shares))| {
+                tier.iter().zip(shares).map(move |(locality, share)| (priority, locality, share))
+            });
+        let takers =
+            takers.map(|(priority, locality, share)| Taker { share, priority, endpoints: self.ready(locality) });
+        let cluster = || Arc::clone(&assignment.cluster);
+        let limit = assignment.max_requests.unwrap_or(u32::MAX);
+        let mut snapshot =
+            Snapshot::new(self.why_nothing(&assignment), PickError::Overloaded { cluster: cluster(), limit }, limit);
+        snapshot.routes = routes(takers.collect());
+        snapshot
+    }
+
+    fn healthy<'a>(
+        &'a self,
+        locality: &'a LocalityEndpoints,
+    ) -> impl Iterator<Item = (&'a Entry<T>, &'a AssignedEndpoint)> {
+        let healthy = locality.endpoints.iter().filter(|assigned| assigned.health == EndpointHealth::Healthy);
+        healthy.filter_map(|assigned| Some((self.entries.get(&assigned.address)?, assigned)))
+    }
+
+    fn ready(&self, locality: &LocalityEndpoints) -> Vec<(Arc<Endpoint<T>>, u32)> {
+        let ready = self.healthy(locality).filter(|(entry, _)| entry.status == Status::Ready);
+        ready.map(|(entry, assigned)| (Arc::clone(&entry.endpoint), assigned.weight.max(1))).collect()
+    }
+
+    /// What to say if nothing is ready.
+    fn why_nothing(&self, assignment: &Assignment) -> PickError {
+        let cluster = Arc::clone(&assignment.cluster);
+        let healthy = || assignment.priorities.iter().flatten().flat_map(|locality| self.healthy(locality));
+        let mut last = None;
+        for (entry, _) in healthy() {
+            match &entry.status {
+                Status::Down(reason) => last = Some(Arc::clone(reason)),
+                Status::Idle | Status::Connecting | Status::Ready => return PickError::Connecting { cluster },
+            }
+        }
+        match last {
+            Some(reason) => PickError::Unreachable { cluster, healthy: healthy().count(), reason },
+            None => PickError::NoEndpoints { cluster, total: self.entries.len() },
+        }
+    }
+}
