@@ -3,6 +3,11 @@
 //! [`target`] says where traffic belongs, from what is known now; [`pace`] says how fast to get there.
 
 mod allocate;
+mod blend;
+mod compose;
+mod history;
+mod pace;
+mod ramp;
 mod sites;
 mod target;
 #[cfg(test)]
@@ -11,14 +16,12 @@ mod tiers;
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::names::{ClusterName, Locality, RegionName, ServiceId};
-use crate::policy::EffectivePolicy;
-use crate::view::ServiceView;
 
+pub use pace::{Paced, pace};
 pub use target::target;
 
 /// Where one kind of client's traffic for one service goes: priorities, contiguous from 0, nearest first.
@@ -193,28 +196,4 @@ impl fmt::Display for OmittedBecause {
             Self::NotWeighted => f.write_str("the policy's clusterWeights do not name it"),
         }
     }
-}
-
-/// A plan on its way to its target: what is served now, and what [`pace`] must remember to go on. Persisted.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Paced {
-    /// What is served.
-    pub plan: Plan,
-}
-
-/// The next step from `previous` towards `target`, and when to ask again (`None`: when something changes).
-///
-/// `view` and `policy` are what `target` was made from. `now` is since an origin of the caller's choice that is the
-/// same for `previous`.
-#[must_use]
-pub fn pace(
-    previous: Option<&Paced>,
-    target: &Plan,
-    view: &ServiceView,
-    policy: &EffectivePolicy,
-    now: Duration,
-) -> (Paced, Option<Duration>) {
-    let _ = (previous, view, policy, now);
-    (Paced { plan: target.clone() }, None)
 }
