@@ -1,6 +1,8 @@
 //! Client-side load balancing over xDS: power of two choices in your zone, failover across clusters and regions.
 
 #[cfg(feature = "channel")]
+pub mod ads;
+#[cfg(feature = "channel")]
 pub mod balancer;
 #[cfg(feature = "channel")]
 pub mod load;
