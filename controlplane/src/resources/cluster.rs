@@ -1,0 +1,190 @@
+//! Cluster: how a client balances over a service's endpoints and what bounds it.
+
+use std::collections::BTreeMap;
+
+use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
+use envoy_types::pb::envoy::config::cluster::v3::cluster::common_lb_config::{
+    LocalityConfigSpecifier, LocalityWeightedLbConfig,
+};
+use envoy_types::pb::envoy::config::cluster::v3::cluster::{
+    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy,
+};
+use envoy_types::pb::envoy::config::cluster::v3::load_balancing_policy::Policy;
+use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster, LoadBalancingPolicy, OutlierDetection};
+use envoy_types::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
+use envoy_types::pb::envoy::config::core::v3::{
+    ApiVersion, ConfigSource, Http2ProtocolOptions, SelfConfigSource, TypedExtensionConfig,
+};
+use envoy_types::pb::envoy::extensions::load_balancing_policies::common::v3::LocalityLbConfig;
+use envoy_types::pb::envoy::extensions::load_balancing_policies::common::v3::locality_lb_config;
+use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest;
+use envoy_types::pb::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
+use envoy_types::pb::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
+    ExplicitHttpConfig, UpstreamProtocolOptions,
+};
+use envoy_types::pb::envoy::r#type::v3::Percent;
+use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
+use envoy_types::pb::google::protobuf::{Any, Duration, UInt32Value, Value};
+use envoy_types::util::pack_any;
+use portolan_topology::policy::{EffectivePolicy, Failback};
+use prost::Message;
+
+use super::class::ClientClass;
+use super::listener::over_ads;
+
+/// Said outright, because gRPC enforces 1024 where nothing is said.
+const MAX_REQUESTS: u32 = 100_000;
+/// The key of our own metadata.
+const METADATA_FILTER: &str = "portolan.dev";
+const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// The encoded Cluster `name`, whose endpoints are the ClusterLoadAssignment of the same name.
+pub(super) fn present(name: &str, policy: &EffectivePolicy, class: ClientClass) -> Vec<u8> {
+    let (lb_policy, load_balancing_policy) = balancing(class);
+    let cluster = Cluster {
+        name: name.to_owned(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into())),
+        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(over_ads()), service_name: String::new() }),
+        connect_timeout: Some(Duration { seconds: 1, nanos: 0 }),
+        lb_policy: lb_policy.into(),
+        load_balancing_policy,
+        common_lb_config: class.may_be_envoy().then(|| common_lb_config(class)),
+        outlier_detection: class.may_be_envoy().then(outlier_detection),
+        circuit_breakers: Some(CircuitBreakers {
+            thresholds: vec![Thresholds { max_requests: u32_value(MAX_REQUESTS), ..Thresholds::default() }],
+            ..CircuitBreakers::default()
+        }),
+        // gRPC speaks nothing else; Envoy fails gRPC calls without it.
+        typed_extension_protocol_options: [(HTTP_OPTIONS.to_owned(), http2())].into(),
+        // gRPC refuses any other source; Envoy has its own in its bootstrap.
+        lrs_server: Some(ConfigSource {
+            resource_api_version: ApiVersion::V3.into(),
+            config_source_specifier: Some(ConfigSourceSpecifier::Self_(SelfConfigSource::default())),
+            ..ConfigSource::default()
+        }),
+        ..Cluster::default()
+    };
+    let mut bytes = cluster.encode_to_vec();
+    // The fields of a message may follow each other in any order, so this continues the Cluster.
+    bytes.extend(ClusterMetadata::new(policy.locality.failback).encode_to_vec());
+    bytes
+}
+
+/// P2C where the client has it, with the locality weights kept; round robin where not.
+fn balancing(class: ClientClass) -> (LbPolicy, Option<LoadBalancingPolicy>) {
+    let least_request = |locality_lb_config| {
+        let choices = LeastRequest { choice_count: u32_value(2), locality_lb_config, ..LeastRequest::default() };
+        policy("envoy.load_balancing_policies.least_request", pack_any(choices))
+    };
+    let round_robin = || policy("envoy.load_balancing_policies.round_robin", pack_any(RoundRobin::default()));
+    match class {
+        // It refuses wrr_locality over anything but client-side weighted round robin.
+        ClientClass::Envoy => {
+            let weighted = LocalityLbConfig {
+                locality_config_specifier: Some(locality_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(
+                    locality_lb_config::LocalityWeightedLbConfig {},
+                )),
+            };
+            let policies = LoadBalancingPolicy { policies: vec![least_request(Some(weighted))] };
+            (LbPolicy::LoadBalancingPolicyConfig, Some(policies))
+        }
+        // The legacy enumeration is what all take, and in gRPC it keeps locality weights.
+        ClientClass::Unknown => (LbPolicy::RoundRobin, None),
+        // At the top level least_request would lose the locality weights.
+        ClientClass::GrpcCore
+        | ClientClass::GrpcJs
+        | ClientClass::GrpcGo
+        | ClientClass::GrpcJava
+        | ClientClass::Portolan => {
+            let within = LoadBalancingPolicy { policies: vec![least_request(None), round_robin()] };
+            let weighted = policy(
+                "envoy.load_balancing_policies.wrr_locality",
+                pack_any(WrrLocality { endpoint_picking_policy: Some(within) }),
+            );
+            (LbPolicy::RoundRobin, Some(LoadBalancingPolicy { policies: vec![weighted, round_robin()] }))
+        }
+    }
+}
+
+fn policy(name: &str, config: Any) -> Policy {
+    let config = TypedExtensionConfig { name: name.to_owned(), typed_config: Some(config) };
+    Policy { typed_extension_config: Some(config) }
+}
+
+/// The planner alone spills: no panic mode. Locality weights stand here only beside the legacy enumeration; Envoy
+/// refuses them beside `load_balancing_policy`, which has its own.
+fn common_lb_config(class: ClientClass) -> CommonLbConfig {
+    let weighted = LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {});
+    CommonLbConfig {
+        healthy_panic_threshold: Some(Percent { value: 0.0 }),
+        locality_config_specifier: (class == ClientClass::Unknown).then_some(weighted),
+        ..CommonLbConfig::default()
+    }
+}
+
+/// Without it Envoy stays with dead endpoints that are marked healthy. The figures are TrafficPolicy's defaults.
+fn outlier_detection() -> OutlierDetection {
+    OutlierDetection {
+        consecutive_5xx: u32_value(5),
+        interval: Some(Duration { seconds: 1, nanos: 0 }),
+        base_ejection_time: Some(Duration { seconds: 10, nanos: 0 }),
+        max_ejection_percent: u32_value(50),
+        // Only consecutive errors are promised.
+        enforcing_success_rate: u32_value(0),
+        ..OutlierDetection::default()
+    }
+}
+
+fn http2() -> Any {
+    let explicit = ExplicitHttpConfig {
+        protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default())),
+    };
+    pack_any(HttpProtocolOptions {
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
+        ..HttpProtocolOptions::default()
+    })
+}
+
+fn u32_value(value: u32) -> Option<UInt32Value> {
+    Some(UInt32Value { value })
+}
+
+/// `Cluster.metadata` with its keys in order. The generated type holds them in a hash map, which encodes differently
+/// each time, and a version is a hash of the bytes.
+#[derive(Clone, PartialEq, Message)]
+struct ClusterMetadata {
+    #[prost(message, optional, tag = "25")]
+    metadata: Option<OrderedMetadata>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct OrderedMetadata {
+    #[prost(btree_map = "string, message", tag = "1")]
+    filter_metadata: BTreeMap<String, OrderedStruct>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct OrderedStruct {
+    #[prost(btree_map = "string, message", tag = "1")]
+    fields: BTreeMap<String, Value>,
+}
+
+impl ClusterMetadata {
+    fn new(failback: Failback) -> Self {
+        let milliseconds = |duration: std::time::Duration| {
+            // Exact up to 2^53 ms; nothing in a policy is as long.
+            #[expect(clippy::cast_precision_loss, reason = "see above")]
+            let value = duration.as_millis() as f64;
+            Value { kind: Some(ValueKind::NumberValue(value)) }
+        };
+        let fields = [
+            ("failbackRampMs".to_owned(), milliseconds(failback.ramp)),
+            ("failbackHoldDownMs".to_owned(), milliseconds(failback.hold_down)),
+        ];
+        let ours = OrderedStruct { fields: fields.into() };
+        Self { metadata: Some(OrderedMetadata { filter_metadata: [(METADATA_FILTER.to_owned(), ours)].into() }) }
+    }
+}
