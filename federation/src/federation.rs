@@ -17,8 +17,10 @@ use crate::disk::Disk;
 use crate::hub::{self, Command, Hub};
 use crate::model::{Local, Remote};
 use crate::net::{Listener, Net};
-use crate::peers::{self, Links, PeerService, Shared};
+use crate::peers::{self, Links, PeerCourier, PeerService, PolicyService, Shared};
+use crate::policy::{self, Policy};
 use crate::proto::peer_server::PeerServer;
+use crate::proto::policy_group_server::PolicyGroupServer;
 use crate::tls::{ClientCertificates, Credentials, CredentialsError, Incoming, Refusals, Rule};
 
 /// Where the peer port is.
@@ -78,6 +80,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// Policy does not start.
+    #[error(transparent)]
+    Policy(#[from] policy::StartError),
 }
 
 /// A running federation. Dropping it ends it.
@@ -86,6 +91,7 @@ pub struct Federation {
     remote: watch::Receiver<Arc<Remote>>,
     peer_addr: SocketAddr,
     refusals: Arc<Refusals>,
+    policy: Policy,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -106,6 +112,12 @@ impl Federation {
     /// earlier one.
     pub fn want(&self, wanted: watch::Receiver<BTreeSet<ServicePort>>) {
         let _ = self.commands.send(Command::Want(wanted));
+    }
+
+    /// Policy: what this node has applied, and the way to write.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// Where the peer port is.
@@ -161,11 +173,24 @@ pub async fn start(
         refusals: refusals.clone(),
         remembered: remembered.lookup(),
     });
+    let policy = Policy::start(
+        policy::Config {
+            cluster: shared.cluster.clone(),
+            topology: topology.clone(),
+            heartbeat_floor: policy::HEARTBEAT_FLOOR,
+        },
+        &*disk,
+        Arc::new(PeerCourier::new(shared.clone())),
+        &mut rng,
+    )
+    .await?;
     let (commands, command_queue) = mpsc::unbounded_channel();
     let (hub, remote) = Hub::new(shared.clone(), disk)?;
 
-    let server =
-        Server::builder().add_service(PeerServer::new(PeerService::new(shared.clone()))).serve_with_incoming(incoming);
+    let server = Server::builder()
+        .add_service(PeerServer::new(PeerService::new(shared.clone())))
+        .add_service(PolicyGroupServer::new(PolicyService::new(policy.clone())))
+        .serve_with_incoming(incoming);
     let dial_rng = StdRng::seed_from_u64(rng.random());
     let tasks = vec![
         AbortOnDropHandle::new(tokio::spawn(async move {
@@ -176,5 +201,5 @@ pub async fn start(
         AbortOnDropHandle::new(tokio::spawn(peers::keep_dialled(shared, net, credentials, dial_rng))),
         AbortOnDropHandle::new(tokio::spawn(hub.run(command_queue, peer_events))),
     ];
-    Ok(Federation { commands, remote, peer_addr, refusals, _tasks: tasks })
+    Ok(Federation { commands, remote, peer_addr, refusals, policy, _tasks: tasks })
 }

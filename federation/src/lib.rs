@@ -13,6 +13,7 @@ pub mod identity;
 pub mod model;
 pub mod net;
 mod peers;
+pub mod policy;
 #[allow(missing_docs, unreachable_pub, dead_code, clippy::all, clippy::pedantic, reason = "generated")]
 mod proto {
     tonic::include_proto!("portolan.peer.v1");

@@ -32,6 +32,10 @@ pub trait Store: Send + Sync + 'static {
     fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>>;
     /// All pairs with `from <= key < to`, in order.
     fn range(&self, from: &[u8], to: &[u8]) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>>;
+    /// The last pair with `from <= key < to`.
+    fn last(&self, from: &[u8], to: &[u8]) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
+        Ok(self.range(from, to)?.pop())
+    }
     /// Applies all changes or none, in order. `None` removes. Not durable before [`Store::flush`].
     fn apply(&self, changes: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> io::Result<()>;
     /// Returns once everything applied before is durable.

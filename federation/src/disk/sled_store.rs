@@ -35,6 +35,11 @@ impl Store for SledStore {
             .collect()
     }
 
+    fn last(&self, from: &[u8], to: &[u8]) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
+        let last = self.db.range(from..to).next_back().transpose()?;
+        Ok(last.map(|(key, value)| (key.to_vec(), value.to_vec())))
+    }
+
     fn apply(&self, changes: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> io::Result<()> {
         let mut batch = sled::Batch::default();
         for (key, value) in changes {

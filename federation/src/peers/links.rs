@@ -47,7 +47,6 @@ impl Links {
         streams.values().any(|outbox| outbox.try_send(message.clone()).is_ok())
     }
 
-    #[expect(dead_code, reason = "endpoint lists come with the next change")]
     /// The channels that are up, as they come and go.
     pub(crate) fn channels(&self) -> watch::Receiver<BTreeMap<ClusterName, Channel>> {
         self.channels.subscribe()

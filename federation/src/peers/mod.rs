@@ -4,6 +4,7 @@
 
 mod dial;
 mod links;
+mod policy;
 mod server;
 mod stream;
 
@@ -17,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 pub(crate) use dial::keep_dialled;
 pub(crate) use links::Links;
+pub(crate) use policy::{PeerCourier, PolicyService};
 pub(crate) use server::PeerService;
 
 use crate::identity::IdentityError;
