@@ -5,6 +5,7 @@
 //! here prints; text from a document is shown with its control characters replaced, so that a file cannot steer a
 //! terminal.
 
+use std::collections::HashSet;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
@@ -288,10 +289,11 @@ pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
         .map(|(_, name)| name)
 }
 
-/// Joins names for a message: `` `a`, `b` or `c` ``.
+/// Joins names for a message, each once: `` `a`, `b` or `c` ``.
 #[must_use]
 pub fn one_of<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    let names: Vec<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
+    let mut seen = HashSet::new();
+    let names: Vec<_> = names.into_iter().filter(|name| seen.insert(*name)).map(|name| format!("`{name}`")).collect();
     match names.as_slice() {
         [] => "nothing".to_owned(),
         [only] => only.clone(),

@@ -29,7 +29,7 @@ pub enum NameError {
     },
 }
 
-fn check_label(kind: &'static str, text: &str) -> Result<(), NameError> {
+pub(crate) fn check_label(kind: &'static str, text: &str) -> Result<(), NameError> {
     let malformed = |why| Err(NameError::Malformed { kind, text: text.to_owned(), why });
     if text.is_empty() {
         return malformed("it is empty");
@@ -44,6 +44,14 @@ fn check_label(kind: &'static str, text: &str) -> Result<(), NameError> {
         return malformed("it begins or ends with `-`");
     }
     Ok(())
+}
+
+/// Checks a name of labels with dots between them, such as `shop.example`.
+pub(crate) fn check_subdomain(kind: &'static str, text: &str) -> Result<(), NameError> {
+    if text.len() > 253 {
+        return Err(NameError::Malformed { kind, text: text.to_owned(), why: "it is longer than 253 characters" });
+    }
+    text.split('.').try_for_each(|label| check_label(kind, label))
 }
 
 macro_rules! label {
@@ -121,6 +129,14 @@ label!(
     /// A control-plane process of a cluster, such as `portolan-0`.
     NodeName, "node"
 );
+
+impl NetworkName {
+    /// The network of clusters that name none.
+    #[must_use]
+    pub fn default_network() -> Self {
+        Self(Arc::from("default"))
+    }
+}
 
 /// A service, the same in all clusters: `checkout.shop` is the Service `checkout` of namespace `shop`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -1,6 +1,10 @@
 //! The checked topology: regions, zones, clusters, links and failover. What is left of a topology file once every rule
 //! held; nothing here can name a region, zone or cluster that does not exist.
 
+mod check;
+mod file;
+mod write;
+
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -150,6 +154,12 @@ impl Topology {
         others
     }
 
+    /// The first four hexadecimal digits of the hash: what `status` shows.
+    #[must_use]
+    pub fn short_hash(&self) -> String {
+        format!("{:04x}", self.hash >> 48)
+    }
+
     /// All clusters, in the file's order.
     pub fn clusters(&self) -> impl Iterator<Item = &Cluster> {
         self.regions.iter().flat_map(|region| &region.clusters)
@@ -201,3 +211,6 @@ impl Topology {
         voters
     }
 }
+
+#[cfg(test)]
+mod tests;

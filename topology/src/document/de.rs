@@ -41,7 +41,7 @@ impl Mistake {
 
     fn in_field(mut self, key: &Key) -> Self {
         if self.field.is_none() {
-            self.field = Some(key.name.clone());
+            self.field = Some(key.name().to_owned());
         }
         self
     }
@@ -276,11 +276,11 @@ impl<'de> Deserializer<'de> for NodeReader<'_> {
         }
         let entries = self.entries(|| format!("a mapping with the fields {}", one_of(known.iter().copied())))?;
         if self.reading.fields == Fields::Known {
-            for (key, _) in entries.iter().filter(|(key, _)| !known.contains(&key.name.as_str())) {
-                let unknown = Mistake::new(format!("unknown field `{}`", key.name));
+            for (key, _) in entries.iter().filter(|(key, _)| !known.contains(&key.name())) {
+                let unknown = Mistake::new(format!("unknown field `{}`", key.name()));
                 let expected = Some(one_of(known.iter().copied()));
-                let suggestion = nearest(&key.name, known.iter().copied()).map(str::to_owned);
-                self.reading.tell(Mistake { expected, suggestion, ..unknown }.at(key.span));
+                let suggestion = nearest(key.name(), known.iter().copied()).map(str::to_owned);
+                self.reading.tell(Mistake { expected, suggestion, ..unknown }.at(key.span()));
             }
         }
         visitor
@@ -351,12 +351,11 @@ impl<'de> MapAccess<'de> for Entries<'_> {
         for (key, value) in self.entries.by_ref() {
             let skipped = self.known.is_some_and(|known| {
                 // Kubernetes prints an empty list as `null`: there it means that the field is absent.
-                !known.contains(&key.name.as_str()) || (lenient && value.value == Value::Null)
+                !known.contains(&key.name()) || (lenient && value.value == Value::Null)
             });
             if !skipped {
                 self.value = Some((key, value));
-                let key_reader: StrDeserializer<'_, Mistake> = key.name.as_str().into_deserializer();
-                return seed.deserialize(key_reader).map(Some).map_err(|mistake| mistake.at(key.span));
+                return seed.deserialize(self.reader.of(&key.0)).map(Some).map_err(|mistake| mistake.at(key.span()));
             }
         }
         Ok(None)
@@ -382,8 +381,8 @@ impl<'de> EnumAccess<'de> for Variant<'_> {
     type Variant = Self;
 
     fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), Mistake> {
-        let key_reader: StrDeserializer<'_, Mistake> = self.key.name.as_str().into_deserializer();
-        let variant = seed.deserialize(key_reader).map_err(|mistake| mistake.at(self.key.span))?;
+        let key_reader: StrDeserializer<'_, Mistake> = self.key.name().into_deserializer();
+        let variant = seed.deserialize(key_reader).map_err(|mistake| mistake.at(self.key.span()))?;
         Ok((variant, self))
     }
 }

@@ -120,6 +120,11 @@ impl Document {
         self.root.span
     }
 
+    /// Refuses it as a whole.
+    pub fn refuse(&self, message: impl Into<String>) -> Diagnostics {
+        self.source.refuse(self.root.span, message)
+    }
+
     /// A report for checks of this document.
     #[must_use]
     pub fn report(&self) -> Report {
@@ -143,9 +148,8 @@ impl Document {
     pub fn read<T: DeserializeOwned>(&self, fields: Fields) -> Result<T, Diagnostics> {
         let mut report = self.report();
         let value = self.read_into(fields, &mut report);
-        let span = self.root.span;
         report.finish()?;
-        value.ok_or_else(|| self.source.refuse(span, "the document could not be read"))
+        value.ok_or_else(|| self.refuse("the document could not be read"))
     }
 
     /// Reads it for further checks: mistakes go to `report`. There is a value only if the structure is right; even so
@@ -164,7 +168,7 @@ impl Document {
         let is_list = self.kind().is_some_and(|kind| kind.ends_with("List"));
         match self.root.value {
             Value::Mapping(entries) if is_list => {
-                let items = entries.into_iter().find(|(key, _)| key.name == "items").map(|(_, node)| node.value);
+                let items = entries.into_iter().find(|(key, _)| key.name() == "items").map(|(_, node)| node.value);
                 let Some(Value::List(items)) = items else { return Vec::new() };
                 items.into_iter().map(|root| Self { source: self.source.clone(), root }).collect()
             }

@@ -14,11 +14,18 @@ pub(super) struct Node {
     pub(super) span: Span,
 }
 
-/// A key and its place.
+/// A key and its place: a node that is always a text.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Key {
-    pub(super) name: String,
-    pub(super) span: Span,
+pub(super) struct Key(pub(super) Node);
+
+impl Key {
+    pub(super) fn name(&self) -> &str {
+        self.0.text().unwrap_or_default()
+    }
+
+    pub(super) fn span(&self) -> Span {
+        self.0.span
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -54,7 +61,7 @@ impl Node {
     /// The value of a mapping's key.
     pub(super) fn get(&self, key: &str) -> Option<&Self> {
         match &self.value {
-            Value::Mapping(entries) => entries.iter().find(|(name, _)| name.name == key).map(|(_, value)| value),
+            Value::Mapping(entries) => entries.iter().find(|(name, _)| name.name() == key).map(|(_, value)| value),
             _ => None,
         }
     }
@@ -82,7 +89,7 @@ impl<'de> Deserialize<'de> for Node {
 impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = serde_saphyr::Spanned::<String>::deserialize(deserializer)?;
-        Ok(Self { name: spanned.value, span: span_of(spanned.referenced) })
+        Ok(Self(Node { value: Value::Text(spanned.value), span: span_of(spanned.referenced) }))
     }
 }
 

@@ -14,7 +14,7 @@ pub(super) const SPANNED: &str = "$portolan::Spanned";
 /// A value and where it stands, so that a later check can point at it.
 ///
 /// Only [`super::Document::read`] fills it, and not below `#[serde(flatten)]` or in an untagged enum.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Spanned<T> {
     /// The value.
     pub value: T,
