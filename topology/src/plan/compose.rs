@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
 use super::target::weight;
-use super::{Plan, PlannedLocality, Reason, Tier};
+use super::{Plan, PlannedLocality, Reason, Tier, spoilt};
 use crate::names::Locality;
 
 /// Weights of a lower priority that would change by less than this fraction of it stay.
@@ -44,7 +44,7 @@ pub(super) fn compose(
     if let Some(previous) = previous {
         priorities.iter_mut().skip(usize::from(!weights.is_empty())).for_each(|priority| damp(priority, previous));
     }
-    Plan { priorities, ..target.clone() }
+    spoilt(Plan { priorities, ..target.clone() })
 }
 
 fn first_weights(previous: Option<&Plan>, shares: Option<&BTreeMap<&Locality, f64>>) -> BTreeMap<Locality, NonZeroU32> {

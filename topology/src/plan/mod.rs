@@ -4,6 +4,8 @@
 
 mod allocate;
 mod blend;
+#[cfg(test)]
+mod bugs;
 mod compose;
 mod history;
 mod pace;
@@ -21,8 +23,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{ClusterName, Locality, RegionName, ServiceId};
 
+#[cfg(test)]
+use bugs::spoilt;
 pub use pace::{Paced, pace};
 pub use target::target;
+
+/// A stage's result on its way out. In tests a seeded bug may spoil it here, so that the properties can be seen to
+/// catch it.
+#[cfg(not(test))]
+fn spoilt<T>(result: T) -> T {
+    result
+}
 
 /// Where one kind of client's traffic for one service goes: priorities, contiguous from 0, nearest first.
 ///

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::blend::{Part, blend};
 use super::compose::compose;
 use super::history::{History, Sight};
-use super::{Carries, Plan, PlannedLocality, Reason, Route};
+use super::{Carries, Plan, PlannedLocality, Reason, Route, spoilt};
 use crate::names::Locality;
 use crate::policy::{ActiveDrain, EffectivePolicy, LocalityPolicy};
 use crate::view::{Liveness, ServiceView};
@@ -171,7 +171,7 @@ impl<'a> Pacer<'a> {
         let parts: Vec<Part> = parts.collect();
         let desired = blend(&parts);
         let served: Vec<f64> = wanted().map(|(_, spot, _)| spot.share()).collect();
-        let decision = self.decide(&histories, &served, &desired);
+        let decision = spoilt(self.decide(&histories, &served, &desired));
         let gone = match decision.step {
             Step::Stay => None,
             Step::All => Some(1.0),
@@ -218,7 +218,7 @@ impl<'a> Pacer<'a> {
         let old = old.iter().map(|history| (history.locality.clone(), history.clone()));
         let mut histories: BTreeMap<_, _> = old.collect();
         for (locality, spot) in &self.spots {
-            let sight = self.sight(spot);
+            let sight = spoilt(self.sight(spot));
             let history = histories.entry((*locality).clone());
             history.or_insert_with(|| History::new((*locality).clone())).see(&sight, failback, self.now);
         }
@@ -328,13 +328,13 @@ fn has_room(place: &PlannedLocality) -> bool {
 }
 
 /// What [`Pacer::decide`] makes of the gap between what is served and what should be.
-struct Decision {
-    step: Step,
+pub(super) struct Decision {
+    pub(super) step: Step,
     next: Option<Duration>,
     drifting: Option<Duration>,
 }
 
-enum Step {
+pub(super) enum Step {
     Stay,
     PartOfTheWay,
     All,

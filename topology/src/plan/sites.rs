@@ -1,5 +1,6 @@
 //! What each place can carry, once liveness and drains are counted: the planner's raw material, the same for every client.
 
+use super::spoilt;
 use crate::names::Locality;
 use crate::policy::{ActiveDrain, Capacity, EffectivePolicy};
 use crate::topology::{Cluster, Topology};
@@ -70,7 +71,7 @@ impl<'a> World<'a> {
                 failed,
             }
         });
-        Self { view, topology, policy, sites: sites.collect() }
+        Self { view, topology, policy, sites: spoilt(sites.collect()) }
     }
 
     /// Whether every place that takes traffic has a known capacity.

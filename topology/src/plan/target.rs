@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use super::allocate::{Allocation, Method};
 use super::sites::{Site, Supply, World, fraction};
 use super::tiers::{self, Rank, Seen};
-use super::{Carries, Omitted, Plan, PlannedLocality, Reason};
+use super::{Carries, Omitted, Plan, PlannedLocality, Reason, spoilt};
 use crate::names::Locality;
 use crate::policy::EffectivePolicy;
 use crate::topology::Topology;
@@ -39,7 +39,7 @@ pub fn target(view: &ServiceView, client: &Locality, topology: &Topology, policy
     let omitted = &method.ladder().omitted;
     let omitted =
         omitted.iter().map(|(cluster, because)| Omitted { cluster: cluster.clone(), because: because.clone() });
-    Plan { service: view.service.clone(), client: client.clone(), priorities, omitted: omitted.collect() }
+    spoilt(Plan { service: view.service.clone(), client: client.clone(), priorities, omitted: omitted.collect() })
 }
 
 struct Planner<'a> {
