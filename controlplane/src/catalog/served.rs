@@ -7,6 +7,7 @@ use portolan_topology::names::{Locality, ServiceId};
 use portolan_topology::plan::Plan;
 use portolan_topology::policy::EffectivePolicy;
 use portolan_topology::service::Endpoint;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 /// A question: what does a client there get under that name?
@@ -34,7 +35,8 @@ pub enum PortRef {
 }
 
 /// How far a name reaches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum NameScope {
     /// `checkout.shop` and `checkout.shop.svc.clusterset.local`.
     Federation,

@@ -1,0 +1,408 @@
+//! Kubernetes manifests: `Service`, `EndpointSlice` and lists of them, as `kubectl get -o yaml` prints them. Pure.
+//!
+//! Other kinds and unknown fields are ignored. A known object that is malformed is a mistake, and its file is refused
+//! whole.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use portolan_topology::diagnostic::{Diagnostics, Report, Span, Warning};
+use portolan_topology::document::{self, Document, Fields, List, Spanned};
+use portolan_topology::names::{NameError, ServiceId, ZoneName};
+use portolan_topology::service::{Endpoint, EndpointsByZone, Health, LocalService, Port};
+use serde::Deserialize;
+
+/// The label by which a slice names its Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// The objects of one file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Manifest {
+    services: BTreeMap<ObjectKey, Service>,
+    slices: BTreeMap<ObjectKey, Slice>,
+}
+
+/// What identifies an object in its cluster.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct ObjectKey {
+    kind: &'static str,
+    namespace: String,
+    name: String,
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Service {
+    id: ServiceId,
+    ports: Vec<Port>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Slice {
+    service: ServiceId,
+    ports: Vec<SlicePort>,
+    endpoints: Vec<SliceEndpoint>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct SlicePort {
+    name: Option<String>,
+    number: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct SliceEndpoint {
+    address: IpAddr,
+    zone: Option<ZoneName>,
+    health: Health,
+}
+
+/// Reads all objects of a file.
+pub fn parse(file: &str, text: &str) -> Result<(Manifest, Vec<Warning>), Diagnostics> {
+    let documents = document::parse(file, text)?;
+    let mut manifest = Manifest::default();
+    let mut warnings = Vec::new();
+    let mut refused: Option<Diagnostics> = None;
+    for document in documents.into_iter().flat_map(Document::items) {
+        let mut report = document.report();
+        match (document.text_at(&["apiVersion"]).map(|version| version.value), document.kind()) {
+            (Some("v1"), Some("Service")) => manifest.add_service(&document, &mut report),
+            (Some("discovery.k8s.io/v1"), Some("EndpointSlice")) => manifest.add_slice(&document, &mut report),
+            (Some(version), Some("EndpointSlice")) => {
+                let message = format!("an EndpointSlice of `{version}`");
+                report.error(document.span(), message).expected("apiVersion `discovery.k8s.io/v1`");
+            }
+            (Some(_), Some(_)) => {}
+            (None, Some(kind)) => {
+                let message = format!("the {kind} has no `apiVersion`");
+                report.error(document.span(), message).expected("a Kubernetes object");
+            }
+            (_, None) => {
+                report.error(document.span(), "the object has no `kind`").expected("a Kubernetes object");
+            }
+        }
+        match report.finish() {
+            Ok(more) => warnings.extend(more),
+            Err(mistakes) => match &mut refused {
+                Some(refused) => refused.append(mistakes),
+                None => refused = Some(mistakes),
+            },
+        }
+    }
+    match refused {
+        Some(refused) => Err(refused),
+        None => Ok((manifest, warnings)),
+    }
+}
+
+/// What a file's objects come to, all files together, by service. Of an object that stands in several files the first
+/// file's counts, in the order given; the others are told of.
+#[must_use]
+pub fn join<'a>(
+    manifests: impl IntoIterator<Item = (&'a str, &'a Manifest)>,
+) -> (BTreeMap<ServiceId, LocalService>, Vec<(String, String)>) {
+    let mut owners: HashMap<&ObjectKey, &str> = HashMap::new();
+    let mut repeated = Vec::new();
+    let mut services = BTreeMap::new();
+    let mut slices: BTreeMap<&ServiceId, Vec<&Slice>> = BTreeMap::new();
+    for (file, manifest) in manifests {
+        let mut is_first = |key: &'a ObjectKey| match owners.get(key) {
+            None => {
+                owners.insert(key, file);
+                true
+            }
+            Some(owner) => {
+                repeated.push((file.to_owned(), format!("{key} stands in {owner} too, which counts")));
+                false
+            }
+        };
+        for (_, service) in manifest.services.iter().filter(|(key, _)| is_first(key)) {
+            services.insert(service.id.clone(), service);
+        }
+        for (_, slice) in manifest.slices.iter().filter(|(key, _)| is_first(key)) {
+            slices.entry(&slice.service).or_default().push(slice);
+        }
+    }
+    let local = |(id, service): (ServiceId, &Service)| {
+        let slices = slices.get(&id).map_or(&[][..], Vec::as_slice);
+        let endpoints = service.ports.iter().map(|port| (port.number, endpoints(port, slices))).collect();
+        (id.clone(), LocalService { id, ports: service.ports.clone(), endpoints })
+    };
+    (services.into_iter().map(local).collect(), repeated)
+}
+
+/// The endpoints of one port. An address that several slices list stands once: where it is best off (ready before
+/// draining before not ready).
+fn endpoints(port: &Port, slices: &[&Slice]) -> EndpointsByZone {
+    let rank = |health: Health| match health {
+        Health::Ready => 0,
+        Health::Draining => 1,
+        Health::NotReady => 2,
+    };
+    let mut best: BTreeMap<SocketAddr, &SliceEndpoint> = BTreeMap::new();
+    for slice in slices {
+        // A Service's port is joined to a slice's by name; a single port has none on either side.
+        let Some(target) = slice.ports.iter().find(|target| target.name == port.name) else { continue };
+        for endpoint in &slice.endpoints {
+            let address = SocketAddr::new(endpoint.address, target.number);
+            let known = best.entry(address).or_insert(endpoint);
+            if rank(endpoint.health) < rank(known.health) {
+                *known = endpoint;
+            }
+        }
+    }
+    let mut zones = EndpointsByZone::new();
+    for (address, endpoint) in best {
+        let served = Endpoint { address, weight: NonZeroU32::MIN, health: endpoint.health };
+        zones.entry(endpoint.zone.clone()).or_default().push(served);
+    }
+    zones
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    name: Spanned<String>,
+    namespace: Option<Spanned<String>>,
+    #[serde(default)]
+    labels: BTreeMap<String, Spanned<String>>,
+}
+
+impl Metadata {
+    fn namespace(&self) -> &str {
+        self.namespace.as_ref().map_or("default", |namespace| namespace.value.as_str())
+    }
+
+    fn key(&self, kind: &'static str) -> ObjectKey {
+        ObjectKey { kind, namespace: self.namespace().to_owned(), name: self.name.value.clone() }
+    }
+
+    /// The service called `name` in this object's namespace.
+    fn service(&self, name: &Spanned<String>, report: &mut Report) -> Option<ServiceId> {
+        match ServiceId::new(&name.value, self.namespace()) {
+            Ok(id) => Some(id),
+            Err(error) => {
+                let of_namespace = matches!(&error, NameError::Malformed { kind: "namespace", .. });
+                let namespace = self.namespace.as_ref().filter(|_| of_namespace);
+                report.error(namespace.map_or(name.span, |namespace| namespace.span), error.to_string());
+                None
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct ServiceObject {
+    metadata: Metadata,
+    #[serde(default)]
+    spec: ServiceSpec,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ServiceSpec {
+    r#type: Option<String>,
+    ports: List<ServicePortObject>,
+}
+
+#[derive(Deserialize)]
+struct ServicePortObject {
+    name: Option<String>,
+    port: Spanned<u32>,
+    protocol: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SliceObject {
+    metadata: Metadata,
+    address_type: Spanned<String>,
+    #[serde(default)]
+    endpoints: List<EndpointObject>,
+    #[serde(default)]
+    ports: List<SlicePortObject>,
+}
+
+#[derive(Deserialize)]
+struct EndpointObject {
+    addresses: List<Spanned<String>>,
+    #[serde(default)]
+    conditions: Conditions,
+    zone: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Conditions {
+    ready: Option<bool>,
+    serving: Option<bool>,
+    terminating: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct SlicePortObject {
+    name: Option<String>,
+    port: Option<Spanned<u32>>,
+    protocol: Option<String>,
+}
+
+impl Conditions {
+    /// Absent conditions mean: ready, as ready as serving, not terminating.
+    fn health(&self) -> Health {
+        let ready = self.ready.unwrap_or(true);
+        if self.terminating.unwrap_or(false) {
+            if self.serving.unwrap_or(ready) { Health::Draining } else { Health::NotReady }
+        } else if ready {
+            Health::Ready
+        } else {
+            Health::NotReady
+        }
+    }
+}
+
+impl Manifest {
+    fn add_service(&mut self, document: &Document, report: &mut Report) {
+        let Some(object) = document.read_into::<ServiceObject>(Fields::Any, report) else { return };
+        let metadata = &object.metadata;
+        let Some(id) = metadata.service(&metadata.name, report) else { return };
+        // It has no endpoints: its name is an alias in DNS.
+        if object.spec.r#type.as_deref() == Some("ExternalName") {
+            return;
+        }
+        let mut ports: Vec<Port> = Vec::new();
+        for port in object.spec.ports.iter().filter(|port| is_tcp(port.protocol.as_deref())) {
+            let Some(number) = port_number(&port.port, report) else { continue };
+            if ports.iter().any(|known| known.number == number) {
+                report.error(port.port.span, format!("port {number} stands twice in the Service"));
+                continue;
+            }
+            ports.push(Port { number, name: name_of(port.name.as_deref()) });
+        }
+        let key = metadata.key("Service");
+        if self.services.insert(key.clone(), Service { id, ports }).is_some() {
+            report.error(metadata.name.span, format!("{key} stands twice in this file"));
+        }
+    }
+
+    fn add_slice(&mut self, document: &Document, report: &mut Report) {
+        let Some(object) = document.read_into::<SliceObject>(Fields::Any, report) else { return };
+        let metadata = &object.metadata;
+        // A slice of no Service is somebody else's business.
+        let Some(service) = metadata.labels.get(SERVICE_NAME) else { return };
+        let Some(service) = metadata.service(service, report) else { return };
+        let family = match object.address_type.as_str() {
+            "IPv4" => Family::V4,
+            "IPv6" => Family::V6,
+            "FQDN" => {
+                let told = "an EndpointSlice of host names is not used: xDS clients take addresses alone";
+                report.warning(object.address_type.span, told);
+                return;
+            }
+            other => {
+                let message = format!("unknown address type `{other}`");
+                report.error(object.address_type.span, message).expected("`IPv4` or `IPv6`");
+                return;
+            }
+        };
+        let mut ports = Vec::new();
+        for port in object.ports.iter().filter(|port| is_tcp(port.protocol.as_deref())) {
+            // A port without a number stands for all of them, which no client can dial.
+            let Some(number) = port.port.as_ref().and_then(|number| port_number(number, report)) else { continue };
+            ports.push(SlicePort { name: name_of(port.name.as_deref()), number });
+        }
+        let endpoints = object.endpoints.iter().filter_map(|endpoint| endpoint.read(family, document.span(), report));
+        let endpoints = endpoints.collect();
+        let key = metadata.key("EndpointSlice");
+        if self.slices.insert(key.clone(), Slice { service, ports, endpoints }).is_some() {
+            report.error(metadata.name.span, format!("{key} stands twice in this file"));
+        }
+    }
+
+    /// How many objects of the known kinds it holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.services.len() + self.slices.len()
+    }
+
+    /// Whether it holds no object of a known kind.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    V4,
+    V6,
+}
+
+impl EndpointObject {
+    fn read(&self, family: Family, whole: Span, report: &mut Report) -> Option<SliceEndpoint> {
+        // Several addresses of one endpoint are the same pod: Kubernetes lets consumers use the first alone.
+        let Some(text) = self.addresses.first() else {
+            report.error(whole, "an endpoint of this EndpointSlice has no address");
+            return None;
+        };
+        let address = match (text.parse::<IpAddr>(), family) {
+            (Ok(address @ IpAddr::V4(_)), Family::V4) | (Ok(address @ IpAddr::V6(_)), Family::V6) => address,
+            _ => {
+                let expected = if family == Family::V4 { "an IPv4 address" } else { "an IPv6 address" };
+                report.error(text.span, format!("`{}` is not an address of this slice", text.value)).expected(expected);
+                return None;
+            }
+        };
+        let zone = match self.zone.as_ref().filter(|zone| !zone.is_empty()) {
+            None => None,
+            Some(zone) => match ZoneName::new(&zone.value) {
+                Ok(name) => Some(name),
+                Err(error) => {
+                    report.error(zone.span, error.to_string());
+                    return None;
+                }
+            },
+        };
+        Some(SliceEndpoint { address, zone, health: self.conditions.health() })
+    }
+}
+
+fn is_tcp(protocol: Option<&str>) -> bool {
+    protocol.is_none_or(|protocol| protocol == "TCP")
+}
+
+fn name_of(name: Option<&str>) -> Option<String> {
+    name.filter(|name| !name.is_empty()).map(str::to_owned)
+}
+
+fn port_number(number: &Spanned<u32>, report: &mut Report) -> Option<u16> {
+    match u16::try_from(number.value) {
+        Ok(port) if port > 0 => Some(port),
+        _ => {
+            report.error(number.span, format!("{} is not a port", number.value)).expected("a number from 1 to 65535");
+            None
+        }
+    }
+}
+
+/// Puts `services` into shared form, keeping the allocation of each that did not change.
+#[must_use]
+pub fn share(
+    services: BTreeMap<ServiceId, LocalService>,
+    before: &BTreeMap<ServiceId, Arc<LocalService>>,
+) -> BTreeMap<ServiceId, Arc<LocalService>> {
+    let shared = |(id, service): (ServiceId, LocalService)| {
+        let same = before.get(&id).filter(|before| ***before == service).cloned();
+        (id, same.unwrap_or_else(|| Arc::new(service)))
+    };
+    services.into_iter().map(shared).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,36 @@
+//! Sources: where a cluster's own services and endpoints come from. A source knows nothing of other clusters, policy or
+//! clients; it hands over one immutable snapshot after another.
+
+pub mod files;
+mod folder;
+pub mod manifest;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use portolan_topology::service::LocalServices;
+use serde::Serialize;
+use tokio::sync::watch;
+
+/// A running source.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// What it shows.
+    pub services: watch::Receiver<Arc<LocalServices>>,
+    /// How it is.
+    pub status: watch::Receiver<Arc<SourceStatus>>,
+}
+
+/// How a source is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceStatus {
+    /// What it reads, as given: `files:manifests`.
+    pub source: String,
+    /// Whether the first complete listing has been read.
+    pub synced: bool,
+    /// What is wrong now, by file or folder: the last good content of each stands.
+    pub errors: BTreeMap<String, String>,
+    /// What is odd but taken, by file.
+    pub warnings: BTreeMap<String, String>,
+}
