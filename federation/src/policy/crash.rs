@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::log::LogStore;
 use super::state::StateMachine;
 use super::types::PolicyRaft;
-use crate::disk::Store;
+use crate::disk::{SledStore, Store};
 
 type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -76,9 +76,24 @@ impl StoreBuilder<PolicyRaft, LogStore, StateMachine> for OnCrashStore {
     }
 }
 
+struct OnSled;
+
+impl StoreBuilder<PolicyRaft, LogStore, StateMachine, tempfile::TempDir> for OnSled {
+    async fn build(&self) -> Result<(tempfile::TempDir, LogStore, StateMachine), StorageError<u64>> {
+        let dir = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(SledStore::open(dir.path()).unwrap());
+        Ok((dir, LogStore::new(Arc::clone(&store)), StateMachine::open(store).unwrap()))
+    }
+}
+
 #[test]
-fn openraft_finds_the_storage_sound() {
+fn openraft_finds_the_storage_sound_in_memory() {
     Suite::test_all(OnCrashStore).unwrap();
+}
+
+#[test]
+fn openraft_finds_the_storage_sound_on_sled() {
+    Suite::test_all(OnSled).unwrap();
 }
 
 async fn a_vote_survives(store: CrashStore) -> bool {
