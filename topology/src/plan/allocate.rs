@@ -95,7 +95,7 @@ fn spread(shares: &mut [f64], ladder: &Ladder, by: &[f64], load: f64) -> bool {
     load > NOTHING
 }
 
-/// Each rung carries `min(1, overprovisioning × ready/total)` of what reaches it and passes on the rest. A group of
+/// Each rung carries `min(1, overprovisioning × ready/staying)` of what reaches it and passes on the rest. A group of
 /// several carries that fraction of its weighted part, and only the excess moves to the groups that are whole.
 fn by_fraction(policy: &EffectivePolicy, ladder: &Ladder, supply: &Supply) -> Allocation {
     let mut shares = vec![0.0; supply.weight.len()];
@@ -112,7 +112,7 @@ fn by_fraction(policy: &EffectivePolicy, ladder: &Ladder, supply: &Supply) -> Al
 
 /// Gives `load` to one rung; what is left.
 fn climb(shares: &mut [f64], rung: &Rung, policy: &EffectivePolicy, supply: &Supply, load: f64) -> f64 {
-    let fraction = |group: &Group| fraction(policy, sum(group, &supply.ready), sum(group, &supply.total));
+    let fraction = |group: &Group| fraction(policy, sum(group, &supply.ready), sum(group, &supply.staying));
     let live = || rung.groups.iter().filter(|group| sum(group, &supply.weight) > 0.0);
     let weights: f64 = live().map(|group| group.weight).sum();
     let whole: f64 = live().filter(|group| fraction(group) >= 1.0).map(|group| group.weight).sum();

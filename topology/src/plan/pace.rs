@@ -88,6 +88,11 @@ impl Spot<'_> {
         self.before.map_or(0.0, |place| place.share)
     }
 
+    /// The share that it should have.
+    fn target_share(&self) -> f64 {
+        self.after.map_or(0.0, |(_, place)| place.share)
+    }
+
     fn lost_all(&self) -> bool {
         self.after.is_none_or(|(_, place)| health(place) == 0.0)
     }
@@ -183,7 +188,10 @@ impl<'a> Pacer<'a> {
         });
         let because = |place: &PlannedLocality, share: f64| self.because(place, share, histories.get(&place.locality));
         let plan = compose(self.previous.map(|previous| &previous.plan), self.target, shares.as_ref(), because);
-        let ramps = histories.values().filter_map(|history| history.next(self.policy.locality.failback, self.now));
+        // A place without a share, now or later, may recover unwatched.
+        let watched = self.spots.iter().filter(|(_, spot)| spot.share() > 0.0 || spot.target_share() > 0.0);
+        let watched = watched.filter_map(|(locality, _)| histories.get(*locality));
+        let ramps = watched.filter_map(|history| history.next(self.policy.locality.failback, self.now));
         let next = ramps.chain(decision.next).min();
         let moved = match (&decision.step, self.previous) {
             (Step::Stay, Some(previous)) => previous.moved,
@@ -265,8 +273,7 @@ impl<'a> Pacer<'a> {
         if gap < SAME {
             return go(Step::Stay);
         }
-        let ramping = histories.values().any(|history| history.ramping_from(self.now).is_some())
-            || previous.histories.iter().any(|history| history.ramping_from(previous.moved).is_some());
+        let ramping = self.is_ramping(histories);
         if gap < DEAD_BAND && !ramping {
             let since = previous.drifting.unwrap_or(self.now);
             return match left(since + self.policy.locality.failback.hold_down, self.now) {
@@ -275,14 +282,24 @@ impl<'a> Pacer<'a> {
             };
         }
         let in_requests = |spot: &Spot<'_>| matches!(spot.after, Some((_, place)) if matches!(place.carries, Carries::RequestsPerSecond(_)));
+        // A ramp has its own speed, and its end would wait for ever behind parts of the gap.
         let failing = self.spots.values().any(|spot| spot.share() > 0.0 && spot.lost_some());
-        if failing || !self.spots.values().any(in_requests) {
+        if ramping || failing || !self.spots.values().any(in_requests) {
             return go(Step::All);
         }
         match left(previous.moved + BETWEEN_MOVES, self.now) {
             None => Decision { step: Step::PartOfTheWay, next: Some(BETWEEN_MOVES), drifting: None },
             next => Decision { step: Step::Stay, next, drifting: None },
         }
+    }
+
+    /// Whether a place with a share is on a ramp, or was when the last plan was made: then the ramp's end is due.
+    fn is_ramping(&self, histories: &BTreeMap<Locality, History>) -> bool {
+        self.spots.iter().any(|(locality, spot)| {
+            let was = spot.before.is_some_and(|before| matches!(before.because, Reason::Ramping { .. }));
+            let is = || histories.get(*locality).and_then(|history| history.ramping_from(self.now)).is_some();
+            was || (spot.share().max(spot.target_share()) > 0.0 && is())
+        })
     }
 
     /// Whether the shares that are served cannot stay for a moment: a place is gone, or another policy holds.

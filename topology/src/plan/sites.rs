@@ -13,6 +13,9 @@ pub(super) struct Site<'a> {
     pub(super) cluster: Option<&'a Cluster>,
     pub(super) ready: u32,
     pub(super) total: u32,
+    /// Those listed that are not on their way out: what the ready ones are measured against. A place that is scaled
+    /// down has lost nothing.
+    pub(super) staying: u32,
     /// The ready endpoints' weights, drains aside; 0 where nothing takes traffic.
     pub(super) weight: f64,
     /// Requests per second up to the target utilisation, drains aside.
@@ -61,6 +64,7 @@ impl<'a> World<'a> {
                 cluster: topology.cluster(&locality.cluster),
                 ready,
                 total: counts.total,
+                staying: counts.total.saturating_sub(counts.draining),
                 weight,
                 capacity: capacity.map(|capacity| capacity * utilization),
                 drain: policy
@@ -94,7 +98,7 @@ impl<'a> World<'a> {
             ready: each(&|site| f64::from(site.ready)),
             weight: each(&|site| site.weight),
             room: each(&|site| site.capacity.unwrap_or(0.0)),
-            total: self.sites.iter().map(|site| f64::from(site.total)).collect(),
+            staying: self.sites.iter().map(|site| f64::from(site.staying)).collect(),
         }
     }
 }
@@ -103,16 +107,16 @@ impl<'a> World<'a> {
 pub(super) struct Supply {
     /// Ready endpoints, less what drains take.
     pub(super) ready: Vec<f64>,
-    /// Endpoints listed.
-    pub(super) total: Vec<f64>,
+    /// Endpoints listed that are not on their way out.
+    pub(super) staying: Vec<f64>,
     /// The ready endpoints' weights, less what drains take: how load splits within a group.
     pub(super) weight: Vec<f64>,
     /// Requests per second up to the target utilisation; meaningless unless every capacity is known.
     pub(super) room: Vec<f64>,
 }
 
-/// `overprovisioning × ready/total`, at most 1: the fraction of its load that a place or a group carries.
-pub(super) fn fraction(policy: &EffectivePolicy, ready: f64, total: f64) -> f64 {
+/// `overprovisioning × ready/staying`, at most 1: the fraction of its load that a place or a group carries.
+pub(super) fn fraction(policy: &EffectivePolicy, ready: f64, staying: f64) -> f64 {
     let overprovisioning = f64::from(policy.locality.overprovisioning_percent) / 100.0;
-    if total > 0.0 { (overprovisioning * ready / total).min(1.0) } else { 0.0 }
+    if staying > 0.0 { (overprovisioning * ready / staying).min(1.0) } else { 0.0 }
 }

@@ -26,12 +26,12 @@ const NO_SHARE: f64 = 1e-9;
 pub fn target(view: &ServiceView, client: &Locality, topology: &Topology, policy: &EffectivePolicy) -> Plan {
     let world = World::new(view, topology, policy);
     let method = Method::new(&world, client);
-    let mut plan = Planner { world: &world, method: &method, placed: vec![false; world.sites.len()] };
+    let mut plan = Planner { world: &world, method: &method, placed: vec![false; world.sites.len()], farthest: None };
     let mut priorities = Vec::new();
     // Drained places serve when nothing else is left to: in the lowest healthy priority, or in the first if drains
     // leave the service nothing.
     for drains in [true, false] {
-        while let Some(priority) = plan.next_priority(drains, priorities.first()) {
+        while let Some(priority) = plan.next_priority(drains) {
             priorities.push(priority);
         }
     }
@@ -47,6 +47,8 @@ struct Planner<'a> {
     method: &'a Method<'a>,
     /// The sites that stand in a priority already: dead, as far as the next one is concerned.
     placed: Vec<bool>,
+    /// The highest rung with a share, once the first priority is made.
+    farthest: Option<Rank>,
 }
 
 /// The sites that a client sees as one locality.
@@ -69,7 +71,7 @@ impl<'a> Planner<'a> {
     }
 
     /// What the allocation gives with everything placed so far dead; `None` when nothing is left that takes traffic.
-    fn next_priority(&mut self, drains: bool, first: Option<&Vec<PlannedLocality>>) -> Option<Vec<PlannedLocality>> {
+    fn next_priority(&mut self, drains: bool) -> Option<Vec<PlannedLocality>> {
         let supply = self.world.supply(&self.placed, drains);
         let allocation = self.method.allocate(&supply);
         let share = |unit: &Unit<'_>| -> f64 { unit.sites.iter().map(|site| allocation.shares[*site]).sum() };
@@ -79,12 +81,13 @@ impl<'a> Planner<'a> {
         let reasons = Reasons { planner: self, allocation: &allocation, supply: &supply, taken: &taken, drains };
         let planned = taken.iter().map(|(share, unit)| {
             let weight = weight(*share);
-            match first {
+            match self.farthest {
                 None => self.planned(unit, weight, f64::from(weight.get()) / sum as f64, reasons.of(unit)),
-                Some(first) => self.planned(unit, weight, 0.0, self.spare(unit, first)),
+                Some(farthest) => self.planned(unit, weight, 0.0, self.spare(unit, farthest)),
             }
         });
         let priority: Vec<_> = planned.collect();
+        self.farthest = self.farthest.or_else(|| taken.iter().map(|(_, unit)| unit.seen.rank).max());
         for site in taken.iter().flat_map(|(_, unit)| &unit.sites) {
             self.placed[*site] = true;
         }
@@ -126,29 +129,19 @@ impl<'a> Planner<'a> {
             ),
             None => {
                 let ready = live.map(|site| f64::from(site.ready) * site.undrained()).sum();
-                let total = sites.map(|site| f64::from(site.total)).sum();
-                Carries::FractionOfLoad(fraction(self.world.policy, ready, total))
+                let staying = sites.map(|site| f64::from(site.staying)).sum();
+                Carries::FractionOfLoad(fraction(self.world.policy, ready, staying))
             }
         }
     }
 
     /// Why a locality that takes traffic has no share.
-    fn spare(&self, unit: &Unit<'_>, first: &[PlannedLocality]) -> Reason {
-        if let Some(reason) = self.drained(unit) {
-            return reason;
+    fn spare(&self, unit: &Unit<'_>, farthest: Rank) -> Reason {
+        match self.drained(unit) {
+            Some(drained) => drained,
+            None if farthest < unit.seen.rank => Reason::NearerHasRoom { tier: tiers::name(farthest).to_owned() },
+            None => self.full(),
         }
-        let farthest = first.iter().filter_map(|locality| self.rank_of(&locality.locality)).max();
-        match farthest {
-            Some(farthest) if farthest < unit.seen.rank => {
-                Reason::NearerHasRoom { tier: tiers::name(farthest).to_owned() }
-            }
-            _ => self.full(),
-        }
-    }
-
-    fn rank_of(&self, locality: &Locality) -> Option<Rank> {
-        let seen = self.method.ladder().seen.iter().flatten();
-        seen.filter(|seen| seen.locality == *locality).map(|seen| seen.rank).next()
     }
 
     fn drained(&self, unit: &Unit<'_>) -> Option<Reason> {

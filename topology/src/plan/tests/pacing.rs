@@ -331,6 +331,32 @@ fn known_demand_moves_by_a_quarter_of_the_gap() {
 }
 
 #[test]
+fn a_drain_ends_in_time_where_demand_is_known() {
+    let mut world = World::new();
+    for place in world.view.localities.keys().cloned().collect::<Vec<_>>() {
+        world.capacity(&place.to_string(), 1000.0);
+    }
+    world.demand(ZONE, 500.0);
+    let mut run = Run::new(world);
+    run.world.drain("zone=us-east-1a", 100);
+    run.pace();
+    run.wait(30.0);
+    run.check(&[(ZONE, 0.5), (NEXT, 0.5)]);
+    run.wait(30.0);
+    run.check(&[(ZONE, 0.0), (NEXT, 1.0)]);
+}
+
+#[test]
+fn a_place_without_a_share_recovers_unwatched() {
+    let mut run = Run::new(World::new());
+    run.world.endpoints(WEST, 0, 10);
+    run.pace();
+    run.world.endpoints(WEST, 10, 10);
+    run.pace();
+    assert_eq!(run.next, None);
+}
+
+#[test]
 fn what_was_never_lost_needs_no_ramp() {
     let mut run = Run::new(World::new());
     run.world.view.localities.remove(&super::world::locality(ZONE));

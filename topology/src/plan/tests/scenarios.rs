@@ -72,6 +72,16 @@ fn zone_degraded_keeps_overprovisioning_times_what_is_ready() {
 }
 
 #[test]
+fn scaling_down_is_no_loss() {
+    let mut world = World::new();
+    world.endpoints("us-east-1a/us-east-a", 5, 10);
+    world.view.localities.get_mut(&locality("us-east-1a/us-east-a")).unwrap().endpoints.draining = 5;
+    let plan = world.plan();
+    let (_, zone) = find(&plan, "us-east-1a/us-east-a");
+    assert_eq!((zone.share, zone.ready, zone.total), (1.0, 5, 10));
+}
+
+#[test]
 fn region_lost_goes_by_the_topologys_weights_whatever_the_endpoints() {
     let mut world = World::new();
     world.endpoints("us-east-1a/us-east-a", 0, 10).endpoints("us-east-1b/us-east-a", 0, 10);
@@ -308,6 +318,36 @@ fn known_demand_beyond_all_capacity_is_shared_by_capacity() {
     let plan = world.plan();
     assert_eq!(ladder(&plan)[0], ["us-east-1a/us-east-a 25%", "us-east-1b/us-east-a 75%"]);
     assert_eq!(plan.priorities[0][0].because, Reason::Overload);
+}
+
+#[test]
+fn a_table_shows_the_nearest_tier_first() {
+    let mut world = World::new();
+    world.topology.failover.clear();
+    world.policy.locality.failover = Some(failover(&[("eu-west", 10)]));
+    world.endpoints("us-east-1a/us-east-a", 0, 10).endpoints("us-east-1a/us-east-b", 1, 10);
+    let plan = world.plan();
+    let rows: Vec<_> = plan.by_tier().iter().map(|place| place.locality.to_string()).collect();
+    assert_eq!(
+        rows,
+        [
+            "us-east-1a/us-east-a",
+            "us-east-1a/us-east-b",
+            "us-east-1b/us-east-a",
+            "eu-west-1a/eu-west-a",
+            "eu-west-1b/eu-west-a",
+            "us-west-1a/us-west-a",
+            "us-west-1b/us-west-a",
+        ]
+    );
+}
+
+#[test]
+fn weights_are_whole_steps_and_never_nothing() {
+    use crate::plan::target::weight;
+    for (share, expected) in [(1.0, 10_000), (0.7, 7_000), (0.23333, 2_330), (0.0042, 42), (0.000_01, 1), (0.0, 1)] {
+        assert_eq!(weight(share).get(), expected, "{share}");
+    }
 }
 
 #[test]
