@@ -4,6 +4,7 @@
 
 pub mod clients;
 pub mod counters;
+pub(crate) mod place;
 pub mod server;
 pub mod sotw;
 mod stream;

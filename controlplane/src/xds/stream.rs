@@ -9,7 +9,6 @@ use std::time::Duration;
 use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 use futures::future::{AbortHandle, Abortable, Aborted, BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
-use portolan_topology::names::{ClusterName, Locality, ZoneName};
 use portolan_topology::topology::Topology;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -18,6 +17,7 @@ use tracing::{debug, warn};
 
 use super::clients::{Identity, Peer, Registered};
 use super::counters::count;
+use super::place::Place;
 use super::server::Shared;
 use super::sotw::{self, Meaning, Request, Response};
 use crate::catalog::served::{Query, Served};
@@ -78,11 +78,8 @@ async fn begin(
     let Some(node) = &first.node else {
         return Err(refuse(Status::invalid_argument("the first request of a stream must carry a node")));
     };
-    let place = Place {
-        cluster: node.cluster.parse().ok(),
-        zone: node.locality.as_ref().and_then(|locality| locality.zone.parse().ok()),
-    };
-    let locality = place.locality(shared).ok_or_else(|| {
+    let place = Place::of(node);
+    let locality = place.locality(&shared.topology.borrow(), &shared.cluster).ok_or_else(|| {
         let own = &shared.cluster;
         refuse(Status::unavailable(format!("the topology has no cluster `{own}`, whose control plane this is")))
     })?;
@@ -120,23 +117,6 @@ async fn next(shared: &Shared, requests: &mut Streaming<DiscoveryRequest>) -> Re
 /// `Cancelled`.
 fn is_bad_frame(status: &Status) -> bool {
     matches!(status.code(), tonic::Code::Internal | tonic::Code::OutOfRange | tonic::Code::ResourceExhausted)
-}
-
-/// Where a client says it is.
-#[derive(Debug)]
-struct Place {
-    cluster: Option<ClusterName>,
-    zone: Option<ZoneName>,
-}
-
-impl Place {
-    /// Where the topology says that this is: its own cluster if that is known there, else ours.
-    fn locality(&self, shared: &Shared) -> Option<Locality> {
-        let topology: Arc<Topology> = shared.topology.borrow().clone();
-        let own = &shared.cluster;
-        let cluster = self.cluster.as_ref().filter(|cluster| topology.cluster(cluster).is_some()).unwrap_or(own);
-        topology.locality(cluster, self.zone.as_ref())
-    }
 }
 
 /// A catalog slot that changed, and the wish to hear of it again.
@@ -225,7 +205,8 @@ impl ClientStream {
                     }
                 }
                 Ok(()) = self.topology.changed() => {
-                    if self.place.locality(&shared).as_ref() != Some(&self.identity.locality) {
+                    let locality = self.place.locality(&self.topology.borrow_and_update(), &shared.cluster);
+                    if locality.as_ref() != Some(&self.identity.locality) {
                         return End::Status(Status::unavailable("the topology moved this client; connect again"));
                     }
                 }

@@ -337,7 +337,7 @@ impl KindState {
 }
 
 /// Whether `text` names `name`, and not only a longer name that has it in it.
-fn mentions(text: &str, name: &str) -> bool {
+pub(super) fn mentions(text: &str, name: &str) -> bool {
     let part_of_a_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '_' | '/');
     !name.is_empty()
         && text.match_indices(name).any(|(at, _)| {

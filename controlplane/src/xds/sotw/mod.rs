@@ -4,6 +4,10 @@
 //! there is to send ([`Stream::flush`]) when the client has room for it, so that a slow client skips to the newest.
 
 mod kind_state;
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
