@@ -5,6 +5,8 @@ mod check;
 mod file;
 mod write;
 
+pub(crate) use file::API_VERSION;
+
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::Duration;

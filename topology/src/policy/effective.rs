@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Capacity, LocalityPolicy, Scope};
+use super::{Capacity, LocalityPolicy, Retry, Scope};
 
 /// The policy in force for one service.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -14,6 +14,12 @@ pub struct EffectivePolicy {
     pub locality: LocalityPolicy,
     /// What one ready endpoint of weight 1 can serve, if anybody said.
     pub capacity: Option<Capacity>,
+    /// The whole time that a request may take; `None`: no limit.
+    pub timeout: Option<Duration>,
+    /// What is tried again; `None`: nothing.
+    pub retry: Option<Retry>,
+    /// Requests in flight of one client to the service, if anybody said.
+    pub max_requests: Option<u32>,
     /// The drains in force, by name.
     pub drains: Vec<ActiveDrain>,
 }

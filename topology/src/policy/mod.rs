@@ -1,5 +1,6 @@
 //! Policy objects, and what they come to for one service.
 
+pub mod document;
 mod drain;
 mod effective;
 mod scope;
@@ -9,5 +10,5 @@ mod traffic;
 pub use drain::{Drain, DrainSpec};
 pub use effective::{ActiveDrain, EffectivePolicy};
 pub use scope::{Scope, ScopeError};
-pub use set::{PolicyObject, PolicySet, StoredPolicy};
+pub use set::{Conflict, PolicyObject, PolicySet, StoredPolicy, conflicts};
 pub use traffic::*;

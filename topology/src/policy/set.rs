@@ -1,6 +1,6 @@
 //! All policy objects of the federation, as the Raft state machine holds them: a pure map with revisions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ impl PolicyObject {
     #[must_use]
     pub fn key(&self) -> String {
         match self {
-            Self::TrafficPolicy(policy) => format!("TrafficPolicy/{}/{}", policy.namespace, policy.name),
+            Self::TrafficPolicy(policy) => traffic_key(policy),
             Self::Drain(drain) => format!("Drain/{}", drain.name),
         }
     }
@@ -56,35 +56,24 @@ pub struct PolicySet {
 }
 
 impl PolicySet {
-    /// What the objects come to for `service` at `now`: a Service's policy beats its Namespace's field by field, and of
-    /// two on the same target the older wins.
+    /// What the objects come to for `service` at `now`: a Service's policy beats its Namespace's top-level field by
+    /// top-level field, and of two on the same target only the older holds.
     #[must_use]
     pub fn effective(&self, service: &ServiceId, now: Timestamp) -> EffectivePolicy {
         let mut effective = EffectivePolicy::default();
-        let by_name = |policy: &TrafficPolicy| {
-            policy
-                .spec
-                .target_refs
-                .iter()
-                .any(|target| matches!(target, TargetRef::Service { name, .. } if name == service.name()))
-        };
-        let mut policies: Vec<_> = self
-            .objects
-            .values()
-            .filter_map(|stored| match &stored.object {
-                PolicyObject::TrafficPolicy(policy) if policy.targets(service) => Some((stored.created, policy)),
-                _ => None,
-            })
-            .collect();
-        // What is applied last wins: namespaces before services, younger before older.
-        policies.sort_by_key(|(created, policy)| (by_name(policy), std::cmp::Reverse(*created)));
-        for (_, policy) in policies {
-            if let Some(locality) = &policy.spec.locality {
+        let by_namespace = self.oldest(service, |target| matches!(target, TargetRef::Namespace { .. }));
+        let by_name =
+            self.oldest(service, |target| matches!(target, TargetRef::Service { name, .. } if name == service.name()));
+        // What is applied last wins.
+        for policy in by_namespace.into_iter().chain(by_name) {
+            let spec = &policy.spec;
+            if let Some(locality) = &spec.locality {
                 effective.locality = locality.clone();
             }
-            if let Some(capacity) = policy.spec.capacity {
-                effective.capacity = Some(capacity);
-            }
+            effective.capacity = spec.capacity.or(effective.capacity);
+            effective.timeout = spec.timeout.or(effective.timeout);
+            effective.retry = spec.retry.clone().or(effective.retry);
+            effective.max_requests = spec.connection.map(|limits| limits.max_requests).or(effective.max_requests);
         }
         for stored in self.objects.values() {
             if let PolicyObject::Drain(drain) = &stored.object
@@ -101,4 +90,55 @@ impl PolicySet {
         }
         effective
     }
+    /// The policy that holds for `service` through a target of one kind: the oldest.
+    fn oldest(&self, service: &ServiceId, through: impl Fn(&TargetRef) -> bool) -> Option<&TrafficPolicy> {
+        self.by_age().find(|policy| policy.targets(service) && policy.spec.target_refs.iter().any(&through))
+    }
+
+    /// All traffic policies, the oldest first.
+    fn by_age(&self) -> impl Iterator<Item = &TrafficPolicy> {
+        let mut policies: Vec<_> = self
+            .objects
+            .iter()
+            .filter_map(|(key, stored)| match &stored.object {
+                PolicyObject::TrafficPolicy(policy) => Some((stored.created, key, policy)),
+                PolicyObject::Drain(_) => None,
+            })
+            .collect();
+        policies.sort_by_key(|(created, key, _)| (*created, *key));
+        policies.into_iter().map(|(_, _, policy)| policy)
+    }
 }
+
+/// Two policies on one target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// The target.
+    pub target: TargetRef,
+    /// The name of the older policy, in the same namespace, which holds.
+    pub winner: String,
+}
+
+/// The policies that do not hold for some of their targets because an older one does, by [`PolicyObject::key`].
+#[must_use]
+pub fn conflicts(set: &PolicySet) -> BTreeMap<String, Vec<Conflict>> {
+    let mut holders: HashMap<(&str, &TargetRef), &str> = HashMap::new();
+    let mut conflicts: BTreeMap<String, Vec<Conflict>> = BTreeMap::new();
+    for policy in set.by_age() {
+        for target in &policy.spec.target_refs {
+            let winner = *holders.entry((&policy.namespace, target)).or_insert(&policy.name);
+            if winner != policy.name {
+                let conflict = Conflict { target: target.clone(), winner: winner.to_owned() };
+                conflicts.entry(traffic_key(policy)).or_default().push(conflict);
+            }
+        }
+    }
+    conflicts
+}
+
+fn traffic_key(policy: &TrafficPolicy) -> String {
+    format!("TrafficPolicy/{}/{}", policy.namespace, policy.name)
+}
+
+#[cfg(test)]
+mod tests;

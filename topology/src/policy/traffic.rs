@@ -32,10 +32,16 @@ pub struct TrafficPolicySpec {
     pub locality: Option<LocalityPolicy>,
     /// What one ready endpoint of weight 1 can serve.
     pub capacity: Option<Capacity>,
+    /// The whole time that a request may take, retries included.
+    pub timeout: Option<Duration>,
+    /// What is tried again.
+    pub retry: Option<Retry>,
+    /// Limits of what is open at once.
+    pub connection: Option<Connection>,
 }
 
 /// What a policy is for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
 pub enum TargetRef {
     /// One service; `section_name` (a port's name) narrows it to that port.
@@ -131,6 +137,70 @@ pub enum Capacity {
     RequestsPerSecond(f64),
     /// Requests at once.
     ConcurrentRequests(f64),
+}
+
+/// `spec.retry`: what is tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Retry {
+    /// How many times a request is tried again after the first; 2 by default.
+    pub attempts: u32,
+    /// After which gRPC statuses; UNAVAILABLE by default.
+    pub on: Vec<RetryOn>,
+    /// The pauses between tries.
+    pub backoff: Backoff,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: 2, on: vec![RetryOn::Unavailable], backoff: Backoff::default() }
+    }
+}
+
+/// A gRPC status after which a request may be tried again: those that xDS can name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum RetryOn {
+    /// CANCELLED.
+    Cancelled,
+    /// DEADLINE_EXCEEDED.
+    DeadlineExceeded,
+    /// INTERNAL.
+    Internal,
+    /// RESOURCE_EXHAUSTED.
+    ResourceExhausted,
+    /// UNAVAILABLE.
+    Unavailable,
+}
+
+/// The pauses between tries: each twice as long as the one before, with jitter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Backoff {
+    /// Before the first retry; 25 ms by default.
+    pub base: Duration,
+    /// The longest; 250 ms by default.
+    pub max: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { base: Duration::from_millis(25), max: Duration::from_millis(250) }
+    }
+}
+
+/// `spec.connection`: limits of what is open at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Connection {
+    /// Requests in flight of one client to the service; 100,000 by default.
+    pub max_requests: u32,
+}
+
+impl Default for Connection {
+    fn default() -> Self {
+        Self { max_requests: 100_000 }
+    }
 }
 
 impl TrafficPolicy {
