@@ -10,17 +10,19 @@ use portolan_topology::topology::Topology;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Server;
 
 use crate::disk::Disk;
-use crate::hub::{self, Command, Hub};
+use crate::hub::{Command, Hub, Inputs, Memory};
 use crate::model::{Local, Remote};
 use crate::net::{Listener, Net};
 use crate::peers::{self, Links, PeerCourier, PeerService, PolicyService, Shared};
 use crate::policy::{self, Policy};
 use crate::proto::peer_server::PeerServer;
 use crate::proto::policy_group_server::PolicyGroupServer;
+use crate::store::Records;
 use crate::tls::{ClientCertificates, Credentials, CredentialsError, Incoming, Refusals, Rule};
 
 /// Where the peer port is.
@@ -92,6 +94,7 @@ pub struct Federation {
     peer_addr: SocketAddr,
     refusals: Arc<Refusals>,
     policy: Policy,
+    _stop: DropGuard,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -161,8 +164,9 @@ pub async fn start(
     let incoming = Incoming::new(listener, rule, refusals.clone());
 
     let (events, peer_events) = mpsc::channel(256);
-    let (gossip, _messages) = mpsc::channel(256);
-    let remembered = hub::Memory::default();
+    let (gossip, messages) = mpsc::channel(256);
+    let memory = Memory::default();
+    let stop = CancellationToken::new();
     let shared = Arc::new(Shared {
         cluster,
         node,
@@ -171,7 +175,8 @@ pub async fn start(
         events,
         gossip,
         refusals: refusals.clone(),
-        remembered: remembered.lookup(),
+        remembered: memory.lookup(),
+        stop: stop.clone(),
     });
     let policy = Policy::start(
         policy::Config {
@@ -185,7 +190,9 @@ pub async fn start(
     )
     .await?;
     let (commands, command_queue) = mpsc::unbounded_channel();
-    let (hub, remote) = Hub::new(shared.clone(), disk)?;
+    let hub_rng = StdRng::seed_from_u64(rng.random());
+    let (hub, remote) = Hub::new(shared.clone(), Records::new(disk), memory, hub_rng)?;
+    let inputs = Inputs { commands: command_queue, peers: peer_events, gossip: messages };
 
     let server = Server::builder()
         .add_service(PeerServer::new(PeerService::new(shared.clone())))
@@ -199,7 +206,7 @@ pub async fn start(
             }
         })),
         AbortOnDropHandle::new(tokio::spawn(peers::keep_dialled(shared, net, credentials, dial_rng))),
-        AbortOnDropHandle::new(tokio::spawn(hub.run(command_queue, peer_events))),
+        AbortOnDropHandle::new(tokio::spawn(hub.run(inputs))),
     ];
-    Ok(Federation { commands, remote, peer_addr, refusals, policy, _tasks: tasks })
+    Ok(Federation { commands, remote, peer_addr, refusals, policy, _stop: stop.drop_guard(), _tasks: tasks })
 }

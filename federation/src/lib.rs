@@ -8,8 +8,10 @@ pub mod disk;
 mod federation;
 #[cfg(test)]
 mod fixtures;
+mod gossip;
 mod hub;
 pub mod identity;
+mod liveness;
 pub mod model;
 pub mod net;
 mod peers;
@@ -18,6 +20,8 @@ pub mod policy;
 mod proto {
     tonic::include_proto!("portolan.peer.v1");
 }
+mod remote;
+mod store;
 pub mod tls;
 
 pub use federation::{Config, Federation, PeerPort, StartError, start};

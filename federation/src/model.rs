@@ -18,6 +18,10 @@ pub struct Local {
     pub demand: BTreeMap<(ServiceId, Option<ZoneName>), f64>,
     /// The content hash of the topology it runs.
     pub topology_hash: u64,
+    /// Where it stands in the Raft group, once that is known.
+    pub policy: Option<PolicyStanding>,
+    /// Whether the cluster says itself that it cannot serve: the others give it no share.
+    pub failed: bool,
 }
 
 /// What the other clusters tell, as far as it reached us.

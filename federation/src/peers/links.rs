@@ -39,7 +39,6 @@ impl Links {
         Link { links: self, cluster: cluster.clone(), id, messages }
     }
 
-    #[expect(dead_code, reason = "the gossip transport comes with the next change")]
     /// Sends a gossip message to `cluster` over one of its streams, and says whether it found room on one.
     pub(crate) fn send(&self, cluster: &ClusterName, message: &Bytes) -> bool {
         let outboxes = self.outboxes.lock();

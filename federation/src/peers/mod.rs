@@ -15,6 +15,7 @@ use bytes::Bytes;
 use portolan_topology::names::{ClusterName, NodeName};
 use portolan_topology::topology::Topology;
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use dial::keep_dialled;
 pub(crate) use links::Links;
@@ -51,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) refusals: Arc<Refusals>,
     /// The newest publisher of each cluster, for our hello.
     pub(crate) remembered: Remembered,
+    /// Ends the streams: the server's tasks outlive its own.
+    pub(crate) stop: CancellationToken,
 }
 
 /// Looks up the newest publisher of a cluster that is remembered here.

@@ -50,6 +50,7 @@ pub(super) async fn run(
                 Err(_) => return Status::deadline_exceeded(format!("nothing came for {SILENCE:?}")),
             },
             _ = heartbeat.tick() => shared.frame(Frame::Heartbeat(Heartbeat {})),
+            () = shared.stop.cancelled() => return Status::unavailable("shutting down"),
             Some(message) = link.messages.recv() => shared.frame(Frame::Gossip(message)),
         };
         // A peer that does not read loses frames; it is its own silence that ends the stream.

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_federation::certs;
-use portolan_federation::disk::MemoryDisk;
+use portolan_federation::disk::{Disk, MemoryDisk};
 use portolan_federation::model::{Local, Remote};
 use portolan_federation::net::{Listener, Net, TokioNet};
 use portolan_federation::tls::Credentials;
-use portolan_federation::{Config, Federation, PeerPort, start};
-use portolan_topology::names::{ClusterName, NetworkName, NodeName, RegionName, ServicePort, ZoneName};
+use portolan_federation::{Config, Federation, PeerPort, StartError, start};
+use portolan_topology::names::{ClusterName, NetworkName, NodeName, RegionName, ServiceId, ServicePort, ZoneName};
+use portolan_topology::service::{Endpoint, EndpointsByZone, Health, LocalService, LocalServices, Port};
 use portolan_topology::topology::{Cluster, ControlPlane, Region, Topology};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -40,6 +41,40 @@ pub fn topology(ports: &[(&str, u16)]) -> Topology {
     Topology { name: "test".into(), regions: regions.collect(), links: vec![], failover: BTreeMap::new(), hash: 7 }
 }
 
+pub fn service(name: &str) -> ServiceId {
+    ServiceId::new(name, "shop").unwrap()
+}
+
+pub fn zone(name: &str) -> ZoneName {
+    ZoneName::new(name).unwrap()
+}
+
+/// Services in zone `z-a`, as (name, endpoints, how many of them are ready), each with port 8080.
+pub fn local(services: &[(&str, u8, u8)]) -> Arc<Local> {
+    let services = services.iter().map(|(name, total, ready)| {
+        let endpoint = |n: u8| Endpoint {
+            address: ([10, 0, 0, n], 80).into(),
+            weight: 1.try_into().unwrap(),
+            health: if n < *ready { Health::Ready } else { Health::NotReady },
+        };
+        let endpoints: EndpointsByZone = [(Some(zone("z-a")), (0..*total).map(endpoint).collect())].into();
+        let service = LocalService {
+            id: service(name),
+            ports: vec![Port { number: 8080, name: Some("grpc".into()) }],
+            endpoints: [(8080, endpoints)].into(),
+        };
+        (service.id.clone(), Arc::new(service))
+    });
+    let services = LocalServices { synced: true, services: services.collect() };
+    Arc::new(Local { services: Arc::new(services), topology_hash: 7, ..Local::default() })
+}
+
+/// How many endpoints of `checkout` are ready in a cluster, by its facts.
+pub fn ready_of(remote: &Remote, name: &str) -> Option<u8> {
+    let zones = &remote.clusters[&cluster(name)].services.get(&service("checkout"))?.zones;
+    u8::try_from(zones.values().map(|fact| fact.endpoints.ready).sum::<u32>()).ok()
+}
+
 /// One cluster's federation and the ends of its pipes.
 pub struct Member {
     pub federation: Federation,
@@ -65,6 +100,7 @@ pub struct Ground {
     pub topology: watch::Sender<Arc<Topology>>,
     pub disks: BTreeMap<ClusterName, MemoryDisk>,
     listeners: BTreeMap<ClusterName, Box<dyn Listener>>,
+    seed: u64,
 }
 
 impl Ground {
@@ -80,33 +116,50 @@ impl Ground {
         let certificates = tempfile::tempdir().unwrap();
         certs::dev(certificates.path(), &topology, &[], jiff::Timestamp::now()).unwrap();
         let disks = listeners.keys().map(|name| (name.clone(), MemoryDisk::default())).collect();
-        Self { certificates, topology: watch::Sender::new(Arc::new(topology)), disks, listeners }
+        Self { certificates, topology: watch::Sender::new(Arc::new(topology)), disks, listeners, seed: 0 }
     }
 
     pub fn certificates(&self) -> &Path {
         self.certificates.path()
     }
 
+    /// Waits until `name` has written `record`.
+    pub async fn saved(&self, name: &str, record: &str) {
+        let disk = &self.disks[&cluster(name)];
+        while disk.read(record).unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Starts the federation of `name`: on its open port the first time, then at the same address.
     pub async fn start(&mut self, name: &str) -> Member {
         let name = cluster(name);
-        let port = match self.listeners.remove(&name) {
-            Some(listener) => PeerPort::Open(listener),
-            None => {
-                let port = self.topology.borrow().cluster(&name).unwrap().control_plane.port;
-                PeerPort::At(([127, 0, 0, 1], port).into())
+        let credentials = Credentials::from_files(&certs::files_of(self.certificates.path(), &name)).unwrap();
+        let credentials = Arc::new(credentials);
+        self.seed += 1;
+        let federation = loop {
+            let port = match self.listeners.remove(&name) {
+                Some(listener) => PeerPort::Open(listener),
+                None => {
+                    let port = self.topology.borrow().cluster(&name).unwrap().control_plane.port;
+                    PeerPort::At(([127, 0, 0, 1], port).into())
+                }
+            };
+            let config = Config {
+                cluster: name.clone(),
+                node: NodeName::new("0").unwrap(),
+                topology: self.topology.subscribe(),
+                credentials: credentials.clone(),
+                port,
+            };
+            let disk = Arc::new(self.disks[&name].clone());
+            match start(config, Arc::new(TokioNet), disk, StdRng::seed_from_u64(self.seed)).await {
+                Ok(federation) => break federation,
+                // The port of a federation that was dropped just now is not closed yet.
+                Err(StartError::Listen { .. }) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
             }
         };
-        let credentials = Credentials::from_files(&certs::files_of(self.certificates.path(), &name)).unwrap();
-        let config = Config {
-            cluster: name.clone(),
-            node: NodeName::new("0").unwrap(),
-            topology: self.topology.subscribe(),
-            credentials: Arc::new(credentials),
-            port,
-        };
-        let disk = Arc::new(self.disks[&name].clone());
-        let federation = start(config, Arc::new(TokioNet), disk, StdRng::seed_from_u64(7)).await.unwrap();
         let (local, receiver) = watch::channel(Arc::default());
         federation.publish(receiver);
         let (want, receiver) = watch::channel(BTreeSet::new());

@@ -1,0 +1,86 @@
+//! From gossiped facts to what the rest of the control plane sees of a cluster. Pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use portolan_topology::names::ClusterName;
+use portolan_topology::service::{EndpointCounts, Port};
+use portolan_topology::view::Liveness;
+use tokio::time::Instant;
+
+use crate::gossip::facts::Facts;
+use crate::gossip::key::Key;
+use crate::model::{Fact, PolicyStanding, RemoteCluster, RemoteService, Role};
+use crate::proto;
+use crate::proto::value::Body;
+
+/// A cluster as its facts, its liveness and its last heartbeat make it.
+pub(crate) fn cluster(name: &ClusterName, facts: &Facts, liveness: Liveness, heard: Option<Instant>) -> RemoteCluster {
+    let version = facts.version();
+    let mut cluster = RemoteCluster {
+        name: name.clone(),
+        liveness,
+        heard,
+        complete: facts.complete(),
+        version: (version.epoch, version.sequence),
+        topology_hash: None,
+        policy: None,
+        services: BTreeMap::new(),
+        demand: BTreeMap::new(),
+    };
+    let none = || RemoteService { ports: Vec::new(), zones: BTreeMap::new() };
+    for (key, body) in facts.live() {
+        match (key, body) {
+            (Key::Fact(service, zone), Body::Counts(counts)) => {
+                let service = cluster.services.entry(service.clone()).or_insert_with(none);
+                service.zones.insert(zone.clone(), fact(counts));
+            }
+            (Key::Ports(service), Body::Ports(ports)) => {
+                cluster.services.entry(service.clone()).or_insert_with(none).ports = self::ports(ports);
+            }
+            (Key::Demand(service, zone), Body::Demand(demand)) if demand.requests_per_second.is_finite() => {
+                cluster.demand.insert((service.clone(), zone.clone()), demand.requests_per_second.max(0.0));
+            }
+            (Key::About, Body::About(about)) => {
+                cluster.topology_hash = Some(about.topology_hash);
+                cluster.policy = about.policy.as_ref().and_then(policy);
+            }
+            _ => {}
+        }
+    }
+    // Facts without ports are the half of a service whose other half is on its way.
+    cluster.services.retain(|_, service| !service.ports.is_empty());
+    cluster
+}
+
+/// Whether the cluster says itself that it cannot serve.
+pub(crate) fn says_failed(facts: &Facts) -> bool {
+    facts.live().any(|(_, body)| matches!(body, Body::About(about) if about.failed))
+}
+
+fn fact(counts: &proto::Counts) -> Fact {
+    let proto::Counts { total, ready, draining, ready_weight, capacity, recovering_millis } = *counts;
+    // What cannot be is cut to what can: no more ready or draining than there are.
+    let ready = ready.min(total);
+    Fact {
+        endpoints: EndpointCounts { total, ready, draining: draining.min(total - ready), ready_weight },
+        capacity: capacity.filter(|capacity| capacity.is_finite() && *capacity >= 0.0),
+        recovering: recovering_millis.map(Duration::from_millis),
+    }
+}
+
+fn ports(ports: &proto::Ports) -> Vec<Port> {
+    let port = |port: &proto::Port| Some(Port { number: u16::try_from(port.number).ok()?, name: port.name.clone() });
+    ports.ports.iter().filter_map(port).collect()
+}
+
+fn policy(policy: &proto::Policy) -> Option<PolicyStanding> {
+    let role = match policy.role() {
+        proto::Role::Leader => Role::Leader,
+        proto::Role::Voter => Role::Voter,
+        proto::Role::Learner => Role::Learner,
+        // Of a newer peer.
+        proto::Role::Unspecified => return None,
+    };
+    Some(PolicyStanding { revision: policy.revision, role })
+}
