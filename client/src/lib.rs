@@ -5,5 +5,12 @@ pub mod ads;
 #[cfg(feature = "channel")]
 pub mod balancer;
 #[cfg(feature = "channel")]
+pub mod channel;
+#[cfg(feature = "channel")]
+pub mod connection;
+#[cfg(feature = "channel")]
 pub mod load;
 pub mod xds;
+
+#[cfg(feature = "channel")]
+pub use channel::Channel;

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 
 use super::breaker::Breaker;
 use super::load::Load;
+use crate::load::LocalityLoad;
 use crate::xds::model::LocalityName;
 
 /// An endpoint. `T` is what the transport keeps with it: a connection, say.
@@ -19,17 +20,19 @@ pub struct Endpoint<T> {
 }
 
 /// Where an endpoint stands in the current assignment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Place {
     /// Its locality.
     pub locality: LocalityName,
     /// The priority of that locality, 0 the highest.
     pub priority: u32,
+    /// Where its requests are counted for load reports, if they are.
+    pub load: Option<Arc<LocalityLoad>>,
 }
 
 impl<T> Endpoint<T> {
-    pub(super) fn new(address: SocketAddr, place: Place, breaker: Arc<Breaker>, transport: T) -> Self {
-        Self { load: Arc::new(Load::new(address)), breaker, place: ArcSwap::from_pointee(place), transport }
+    pub(super) fn new(address: SocketAddr, place: Arc<Place>, breaker: Arc<Breaker>, transport: T) -> Self {
+        Self { load: Arc::new(Load::new(address)), breaker, place: ArcSwap::new(place), transport }
     }
 
     /// Its address.

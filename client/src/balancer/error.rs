@@ -8,6 +8,14 @@ pub enum PickError {
     /// No assignment has come yet: wait.
     #[error("no endpoints are known yet")]
     NoAssignment,
+    /// The name comes to nothing.
+    #[error("{resource}: {reason}")]
+    NotFound {
+        /// The xDS resource at fault.
+        resource: Arc<str>,
+        /// What is wrong with it.
+        reason: Arc<str>,
+    },
     /// Connections are being made: wait.
     #[error("cluster {cluster}: no endpoint is connected yet")]
     Connecting {

@@ -33,6 +33,7 @@ pub use self::strategy::{LeastRequest, Strategy};
 
 use self::snapshot::Snapshot;
 use self::state::State;
+use crate::load::LoadRecorder;
 use crate::xds::model::Assignment;
 
 /// A balancer over the endpoints of one assignment at a time. `T` is what the transport keeps with each endpoint.
@@ -72,12 +73,17 @@ pub struct Balancer<T = ()> {
 impl<T: Default> Balancer<T> {
     /// A balancer without endpoints. The same seed, changes and single-threaded picks give the same choices.
     pub fn new(strategy: impl Strategy, seed: u64) -> Self {
+        Self::with_load(Box::new(strategy), seed, LoadRecorder::new())
+    }
+
+    /// The same, for a transport that counts requests for load reports: each endpoint's [`Place`] has its counters.
+    pub fn with_load(strategy: Box<dyn Strategy>, seed: u64, load: LoadRecorder) -> Self {
         let nothing = Snapshot::new(PickError::NoAssignment, PickError::NoAssignment, u32::MAX);
         Self {
             snapshot: ArcSwap::from_pointee(nothing),
-            strategy: Box::new(strategy),
+            strategy,
             rng: Rng::new(seed),
-            state: Mutex::new(State::default()),
+            state: Mutex::new(State::new(load)),
             changed: watch::Sender::new(()),
         }
     }
@@ -86,6 +92,11 @@ impl<T: Default> Balancer<T> {
     /// no new request.
     pub fn assign(&self, assignment: Arc<Assignment>, now: Instant) {
         self.change(now, |state| state.assign(assignment));
+    }
+
+    /// The name comes to nothing, and it is known why: calls fail until an assignment comes.
+    pub fn not_found(&self, resource: Arc<str>, reason: Arc<str>, now: Instant) {
+        self.change(now, |state| state.clear(PickError::NotFound { resource, reason }));
     }
 }
 
@@ -133,13 +144,25 @@ impl<T> Balancer<T> {
         self.change(now, |state| state.report(endpoint, status));
     }
 
+    /// Takes a ready endpoint out until its transport reports on it, unless `connected` says that it is ready again: for a
+    /// caller that finds a connection dead before its keeper does.
+    pub(crate) fn withdraw(&self, endpoint: &Arc<Endpoint<T>>, now: Instant, connected: impl FnOnce(&T) -> bool) {
+        // Asked under the lock, so that a report of a new connection comes either before and is seen, or after.
+        self.change(now, |state| {
+            if state.is_ready(endpoint) && !connected(endpoint.transport()) {
+                state.report(endpoint, Status::Connecting);
+            }
+        });
+    }
+
     /// Moves ramps on, and returns when to call this again; `None`: nothing is ramping.
     pub fn tick(&self, now: Instant) -> Option<Instant> {
-        let due = self.state().next_change(now);
-        if due.is_some() {
+        let due = self.state().due();
+        if due.is_some_and(|due| due <= now) {
             self.change(now, |_| ());
+            return self.state().due();
         }
-        self.state().next_change(now)
+        due
     }
 
     /// The endpoints that the transport should keep connected.

@@ -12,6 +12,7 @@ use super::ramp::Presence;
 use super::shares::{Stand, shares};
 use super::snapshot::{Snapshot, Taker, routes};
 use super::{Endpoint, PickError, Place, Status};
+use crate::load::LoadRecorder;
 use crate::xds::model::{AssignedEndpoint, Assignment, EndpointHealth, LocalityEndpoints, LocalityName};
 
 /// Up to so many endpoints are all kept connected.
@@ -23,6 +24,11 @@ pub(super) struct State<T> {
     entries: HashMap<SocketAddr, Entry<T>>,
     presence: HashMap<LocalityName, Presence>,
     breaker: Arc<Breaker>,
+    load: LoadRecorder,
+    /// What to say without an assignment.
+    nothing: PickError,
+    /// When a ramp takes its next step.
+    due: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -31,35 +37,36 @@ struct Entry<T> {
     status: Status,
 }
 
-impl<T> Default for State<T> {
-    fn default() -> Self {
+impl<T: Default> State<T> {
+    pub(super) fn new(load: LoadRecorder) -> Self {
         Self {
             assignment: None,
             entries: HashMap::new(),
             presence: HashMap::new(),
             breaker: Arc::new(Breaker::default()),
+            load,
+            nothing: PickError::NoAssignment,
+            due: None,
         }
     }
-}
 
-impl<T: Default> State<T> {
     pub(super) fn assign(&mut self, assignment: Arc<Assignment>) {
         let mut before = std::mem::take(&mut self.entries);
         for (priority, localities) in (0u32..).zip(&assignment.priorities) {
             for locality in localities {
-                let place = Place { locality: locality.locality.clone(), priority };
+                let counted = |name| self.load.locality(&assignment.cluster, &assignment.eds_service, name);
+                let load = assignment.report_load.then(|| counted(&locality.locality));
+                let place = Arc::new(Place { locality: locality.locality.clone(), priority, load });
                 for assigned in &locality.endpoints {
                     let entry = match before.remove(&assigned.address) {
                         Some(entry) => {
-                            if **entry.endpoint.place.load() != place {
-                                entry.endpoint.place.store(Arc::new(place.clone()));
-                            }
+                            entry.endpoint.place.store(Arc::clone(&place));
                             entry
                         }
                         None => Entry {
                             endpoint: Arc::new(Endpoint::new(
                                 assigned.address,
-                                place.clone(),
+                                Arc::clone(&place),
                                 Arc::clone(&self.breaker),
                                 T::default(),
                             )),
@@ -78,6 +85,12 @@ impl<T: Default> State<T> {
 }
 
 impl<T> State<T> {
+    pub(super) fn clear(&mut self, why: PickError) {
+        (self.assignment, self.nothing) = (None, why);
+        self.entries.clear();
+        self.presence.clear();
+    }
+
     pub(super) fn report(&mut self, endpoint: &Arc<Endpoint<T>>, status: Status) {
         if let Some(entry) = self.entries.get_mut(&endpoint.address())
             && Arc::ptr_eq(&entry.endpoint, endpoint)
@@ -86,9 +99,14 @@ impl<T> State<T> {
         }
     }
 
-    pub(super) fn next_change(&self, now: Instant) -> Option<Instant> {
-        let failback = self.assignment.as_ref()?.failback;
-        self.presence.values().filter_map(|presence| presence.next_change(now, failback)).min()
+    pub(super) fn is_ready(&self, endpoint: &Arc<Endpoint<T>>) -> bool {
+        let entry = self.entries.get(&endpoint.address());
+        entry.is_some_and(|entry| Arc::ptr_eq(&entry.endpoint, endpoint) && entry.status == Status::Ready)
+    }
+
+    /// When the snapshot changes by itself.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
     }
 
     pub(super) fn wanted(&self) -> Vec<Arc<Endpoint<T>>> {
@@ -111,7 +129,8 @@ impl<T> State<T> {
     /// What picks shall read from now on.
     pub(super) fn snapshot(&mut self, now: Instant) -> Snapshot<T> {
         let Some(assignment) = self.assignment.clone() else {
-            return Snapshot::new(PickError::NoAssignment, PickError::NoAssignment, u32::MAX);
+            self.due = None;
+            return Snapshot::new(self.nothing.clone(), self.nothing.clone(), u32::MAX);
         };
         let mut presence = std::mem::take(&mut self.presence);
         let stand = |locality: &LocalityEndpoints, presence: &mut HashMap<LocalityName, Presence>| {
@@ -126,6 +145,7 @@ impl<T> State<T> {
             .iter()
             .map(|tier| tier.iter().map(|locality| stand(locality, &mut presence)).collect())
             .collect();
+        self.due = presence.values().filter_map(|presence| presence.next_change(now, assignment.failback)).min();
         self.presence = presence;
         let takers =
             (0u32..).zip(assignment.priorities.iter().zip(shares(&stands))).flat_map(|(priority, (tier, shares))| {

@@ -1,0 +1,93 @@
+//! From a target to a channel: the bootstrap, the ADS client, and what else may be chosen.
+
+use std::sync::Arc;
+
+use rand::RngExt as _;
+
+use super::{Channel, Options};
+use crate::ads::XdsClient;
+use crate::balancer::Strategy;
+use crate::connection::Dial;
+use crate::xds::bootstrap::{Bootstrap, BootstrapError};
+use crate::xds::target::{Target, TargetError};
+
+/// Why a channel cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The target.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The bootstrap.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+}
+
+/// A channel in the making: see [`Channel::builder`].
+#[derive(Debug)]
+pub struct Builder {
+    target: String,
+    xds: Option<XdsClient>,
+    bootstrap: Option<Bootstrap>,
+    options: Options,
+}
+
+impl Builder {
+    pub(super) fn new(target: &str) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "the seed of whoever hands in none")]
+        let seed = rand::rng().random();
+        Self { target: target.to_owned(), xds: None, bootstrap: None, options: Options::new(seed) }
+    }
+
+    /// This bootstrap, rather than the environment's.
+    #[must_use]
+    pub fn bootstrap(mut self, bootstrap: Bootstrap) -> Self {
+        self.bootstrap = Some(bootstrap);
+        self
+    }
+
+    /// Shares an ADS client, its stream and its load reports with other channels; no bootstrap is needed then.
+    #[must_use]
+    pub fn xds(mut self, client: &XdsClient) -> Self {
+        self.xds = Some(client.clone());
+        self
+    }
+
+    /// The start of all random choices of this channel, so that they can be repeated.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.options.seed = seed;
+        self
+    }
+
+    /// How an endpoint of a locality is chosen; power of two choices by least requests unless said otherwise.
+    #[must_use]
+    pub fn strategy(mut self, strategy: impl Strategy) -> Self {
+        self.options.strategy = Box::new(strategy);
+        self
+    }
+
+    /// Where connections to endpoints come from; TCP unless said otherwise.
+    #[must_use]
+    pub fn dial(mut self, dial: Arc<dyn Dial>) -> Self {
+        self.options.dial = dial;
+        self
+    }
+
+    /// The channel. It resolves and connects at once, in the background; must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// The target is not one, or the bootstrap is missing or wrong.
+    pub fn build(self) -> Result<Channel, ConnectError> {
+        let target: Target = self.target.parse()?;
+        let client = match (self.xds, self.bootstrap) {
+            (Some(client), _) => client,
+            (None, Some(bootstrap)) => XdsClient::new(bootstrap),
+            (None, None) => {
+                let variable = |name: &str| std::env::var(name).ok();
+                XdsClient::new(Bootstrap::from_environment(variable, |path| std::fs::read_to_string(path))?)
+            }
+        };
+        let options = Options { load: client.load().clone(), ..self.options };
+        Ok(Channel::over(target.name(), client.watch(target.clone()), options))
+    }
+}

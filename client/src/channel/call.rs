@@ -1,0 +1,323 @@
+//! One call: attempts until one is answered, or none may follow.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::{RecvStream, SendStream};
+use http::header::{HeaderName, HeaderValue, USER_AGENT};
+use http::uri::Scheme;
+use http::{HeaderMap, Request, Response, Uri, request};
+use tokio::time::{Instant, sleep, timeout_at};
+use tonic::{Code, Status, body::Body};
+
+use super::driver::Policy;
+use super::upload::Upload;
+use super::{CallObserver, Core, Failure, Picked, ResponseBody, deadline, error};
+use crate::balancer::Pick;
+use crate::connection::{Owed, Slot};
+use crate::load::LocalityLoad;
+use crate::xds::model::Retry;
+
+/// Transparent retries of one call. Each means that an endpoint had just died; so many at once mean something else.
+const TRANSPARENT: u32 = 16;
+
+const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
+const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("portolan-rust/", env!("CARGO_PKG_VERSION")));
+
+/// One attempt at its endpoint: counts as in flight until it is finished or dropped.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pick: Pick<Slot>,
+    reported: Reported,
+    owed: Option<Owed>,
+    pub(super) picked: Picked,
+}
+
+/// Counts for load reports; a call that nobody finished counts as failed.
+#[derive(Debug)]
+struct Reported(Option<Arc<LocalityLoad>>);
+
+impl Reported {
+    fn finish(&mut self, success: bool) {
+        if let Some(load) = self.0.take() {
+            load.finished(success);
+        }
+    }
+}
+
+impl Drop for Reported {
+    fn drop(&mut self) {
+        self.finish(false);
+    }
+}
+
+impl Attempt {
+    /// The attempt has ended with this status.
+    pub(super) fn finish(mut self, code: Code) {
+        self.reported.finish(code == Code::Ok);
+        if error::is_the_endpoints_fault(code) { self.pick.failure() } else { self.pick.success() }
+    }
+
+    pub(super) fn out_of_time(&self) -> Status {
+        let what = format!("{}: no answer before the deadline", self.picked.address);
+        error::status(Code::DeadlineExceeded, Failure::Deadline, Some(self.picked.clone()), what)
+    }
+}
+
+/// What came of an attempt that brought no response.
+struct Failed {
+    status: Status,
+    /// No byte of it reached a living connection, or the server said that it did nothing.
+    untouched: bool,
+    /// It may be repeated if the route says so.
+    repeatable: bool,
+}
+
+struct Call {
+    core: Arc<Core>,
+    policy: Arc<Policy>,
+    head: request::Parts,
+    upload: Option<Upload>,
+    deadline: Option<Instant>,
+    observer: Option<CallObserver>,
+    /// Endpoints that failed already.
+    tried: Vec<SocketAddr>,
+    attempts: u32,
+    picked: Option<Picked>,
+}
+
+pub(super) async fn run(core: Arc<Core>, request: Request<Body>) -> Result<Response<ResponseBody>, Status> {
+    let (mut head, body) = request.into_parts();
+    let policy = core.policy.load_full();
+    let deadline = deadline::timeout(&mut head.headers, policy.timeout).map(|allowed| Instant::now() + allowed);
+    prepare(&mut head, &core)?;
+    core.budget.earn();
+    let observer = head.extensions.remove();
+    let upload = Some(Upload::new(body));
+    let mut call =
+        Call { core, policy, head, upload, deadline, observer, tried: Vec::new(), attempts: 0, picked: None };
+    match deadline {
+        None => call.attempts().await,
+        Some(at) => match timeout_at(at, call.attempts()).await {
+            Ok(done) => done,
+            Err(_) => Err(call.out_of_time()),
+        },
+    }
+}
+
+/// A request as it goes out: an absolute URI and our name.
+fn prepare(head: &mut request::Parts, core: &Core) -> Result<(), Status> {
+    let mut uri = std::mem::take(&mut head.uri).into_parts();
+    uri.scheme = Some(Scheme::HTTP);
+    uri.authority.get_or_insert_with(|| core.authority.clone());
+    head.uri = Uri::from_parts(uri).map_err(|error| Status::internal(format!("the request's URI: {error}")))?;
+    head.version = http::Version::HTTP_2;
+    head.headers.entry(USER_AGENT).or_insert(AGENT);
+    Ok(())
+}
+
+impl Call {
+    async fn attempts(&mut self) -> Result<Response<ResponseBody>, Status> {
+        let mut untouched = 0;
+        let mut retries = 0;
+        loop {
+            let attempt = self.pick().await?;
+            let address = attempt.picked.address;
+            let failed = match self.attempt(attempt).await {
+                Ok((response, attempt)) => {
+                    let code = trailers_only(&response);
+                    let wait = code.and_then(|code| self.may_retry(code, response.headers(), retries));
+                    let Some(wait) = wait.filter(|_| self.restart()) else {
+                        return Ok(self.respond(response, attempt, code));
+                    };
+                    attempt.finish(code.unwrap_or(Code::Unknown));
+                    drop(response);
+                    retries += 1;
+                    self.tried.push(address);
+                    sleep(wait).await;
+                    continue;
+                }
+                Err(failed) => failed,
+            };
+            self.tried.push(address);
+            if failed.untouched && untouched < TRANSPARENT && self.restart() {
+                untouched += 1;
+                continue;
+            }
+            let wait = self.may_retry(failed.status.code(), &HeaderMap::new(), retries);
+            match wait.filter(|_| failed.repeatable && self.restart()) {
+                Some(wait) => {
+                    retries += 1;
+                    sleep(wait).await;
+                }
+                None => return Err(failed.status),
+            }
+        }
+    }
+
+    async fn pick(&mut self) -> Result<Attempt, Status> {
+        let pick = match self.core.balancer.ready(&self.tried).await {
+            Ok(pick) => pick,
+            Err(why) => return Err(error::no_endpoint(&self.core.service, why)),
+        };
+        self.attempts += 1;
+        let place = pick.endpoint().place();
+        let picked = Picked {
+            address: pick.endpoint().address(),
+            locality: place.locality.clone(),
+            priority: pick.priority(),
+            attempts: self.attempts,
+        };
+        if let Some(observer) = &self.observer {
+            observer.tell(&picked);
+        }
+        if let Some(load) = &place.load {
+            load.started();
+        }
+        self.picked = Some(picked.clone());
+        Ok(Attempt { pick, reported: Reported(place.load.clone()), owed: None, picked })
+    }
+
+    /// Sends the request and waits for the head of its response.
+    async fn attempt(&mut self, mut attempt: Attempt) -> Result<(Response<RecvStream>, Attempt), Failed> {
+        let Some(connection) = attempt.pick.endpoint().transport().connection() else {
+            let what = format!("{}: the connection has just ended", attempt.picked.address);
+            let status = error::status(Code::Unavailable, Failure::Broken, Some(attempt.picked.clone()), what);
+            self.withdraw(&attempt);
+            return Err(Self::failed(attempt, status, true, true));
+        };
+        let opened = connection.open(self.request()).await;
+        let (mut response, mut stream, owed) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                let status = error::broken(&error, &attempt.picked);
+                attempt.pick.endpoint().transport().forget(&connection);
+                self.withdraw(&attempt);
+                return Err(Self::failed(attempt, status, true, true));
+            }
+        };
+        // An old handle would keep a connection from closing when it is replaced.
+        drop(connection);
+        let owed = attempt.owed.insert(owed);
+        let Some(upload) = &mut self.upload else {
+            let status = Status::internal("the request's body is gone");
+            return Err(Self::failed(attempt, status, false, false));
+        };
+        let answer = poll_fn(|cx| {
+            if let Poll::Ready(Err(status)) = upload.poll(cx, &mut stream) {
+                return Poll::Ready(Err(status));
+            }
+            Pin::new(&mut response).poll(cx).map(Ok)
+        });
+        match answer.await {
+            Ok(Ok(response)) => {
+                self.finish_upload(stream);
+                Ok((response, attempt))
+            }
+            Ok(Err(error)) => {
+                let refused =
+                    error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+                let unprocessed = error.is_go_away() && error.is_remote();
+                let untouched = refused || unprocessed || owed.nothing_left();
+                let status = error::broken(&error, &attempt.picked);
+                Err(Self::failed(attempt, status, untouched, true))
+            }
+            // The caller's own error: no endpoint is to blame, and it would come again.
+            Err(status) => Err(Failed { status, untouched: false, repeatable: false }),
+        }
+    }
+
+    /// Nobody else shall pick an endpoint whose connection is gone, though its keeper may not have run yet.
+    fn withdraw(&self, attempt: &Attempt) {
+        let endpoint = attempt.pick.endpoint();
+        self.core.balancer.withdraw(endpoint, Instant::now(), Slot::is_connected);
+    }
+
+    fn failed(attempt: Attempt, status: Status, untouched: bool, repeatable: bool) -> Failed {
+        attempt.finish(status.code());
+        Failed { status, untouched, repeatable }
+    }
+
+    fn request(&self) -> Request<()> {
+        let mut request = Request::new(());
+        *request.method_mut() = self.head.method.clone();
+        *request.uri_mut() = self.head.uri.clone();
+        *request.version_mut() = self.head.version;
+        *request.headers_mut() = self.head.headers.clone();
+        if self.attempts > 1 {
+            request.headers_mut().insert(PREVIOUS_ATTEMPTS, HeaderValue::from(self.attempts - 1));
+        }
+        request
+    }
+
+    /// A client that streams goes on sending while the response is read.
+    fn finish_upload(&mut self, mut stream: SendStream<Bytes>) {
+        if let Some(mut upload) = self.upload.take_if(|upload| !upload.is_done()) {
+            upload.commit();
+            tokio::spawn(async move {
+                if poll_fn(|cx| upload.poll(cx, &mut stream)).await.is_err() {
+                    stream.send_reset(h2::Reason::CANCEL);
+                }
+            });
+        }
+    }
+
+    fn restart(&mut self) -> bool {
+        self.upload.as_mut().is_some_and(Upload::restart)
+    }
+
+    /// How long to wait before a retry; `None` if there may be none.
+    fn may_retry(&self, code: Code, headers: &HeaderMap, retries: u32) -> Option<Duration> {
+        let Retry { attempts, on, base, max } = self.policy.retry.as_ref()?;
+        if retries >= *attempts || !on.contains(&(code as i32)) || code == Code::Ok {
+            return None;
+        }
+        let pushback = match headers.get(&PUSHBACK) {
+            // What is negative or malformed means: do not retry.
+            Some(pushback) => Some(Duration::from_millis(pushback.to_str().ok()?.parse().ok()?)),
+            None => None,
+        };
+        if !self.core.budget.spend() {
+            return None;
+        }
+        let most = base.saturating_mul(1 << retries.min(20)).min(*max);
+        Some(pushback.unwrap_or_else(|| most.mul_f64(self.core.balancer.rng().fraction())))
+    }
+
+    fn respond(&self, response: Response<RecvStream>, attempt: Attempt, code: Option<Code>) -> Response<ResponseBody> {
+        let (mut head, stream) = response.into_parts();
+        head.extensions.insert(attempt.picked.clone());
+        let attempt = match code {
+            Some(code) => {
+                attempt.finish(code);
+                None
+            }
+            None => Some(attempt),
+        };
+        Response::from_parts(head, ResponseBody::new(stream, attempt, self.deadline))
+    }
+
+    fn out_of_time(&self) -> Status {
+        let service = &self.core.service;
+        let what = match &self.picked {
+            Some(picked) => format!("{service}: no answer from {} before the deadline", picked.address),
+            None => match self.core.balancer.pick() {
+                Err(why) => format!("{service}: the deadline passed before an endpoint was ready: {why}"),
+                Ok(_) => format!("{service}: the deadline passed before an endpoint was ready"),
+            },
+        };
+        error::status(Code::DeadlineExceeded, Failure::Deadline, self.picked.clone(), what)
+    }
+}
+
+/// The status of a response that has no body; `None` if more is to come.
+fn trailers_only(response: &Response<RecvStream>) -> Option<Code> {
+    let status = Status::from_header_map(response.headers()).map(|status| status.code());
+    if response.body().is_end_stream() { Some(status.unwrap_or(Code::Unknown)) } else { None }
+}

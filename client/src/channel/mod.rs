@@ -1,0 +1,144 @@
+//! A gRPC channel over the balancer: any tonic client takes it.
+//!
+//! It picks an endpoint for each attempt, sends the request over that endpoint's connection, and enforces deadlines. A
+//! call of which no byte reached a living connection goes to another endpoint; further retries are the route's. It
+//! never looks into messages.
+
+mod body;
+mod budget;
+mod builder;
+mod call;
+mod deadline;
+mod driver;
+mod error;
+mod picked;
+mod upload;
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
+use http::uri::Authority;
+use tokio::sync::watch;
+
+pub use self::body::ResponseBody;
+pub use self::builder::{Builder, ConnectError};
+pub use self::error::{CallError, Failure};
+pub use self::picked::{CallObserver, Picked};
+
+use self::budget::Budget;
+use self::driver::{AbortOnDrop, Policy};
+use crate::balancer::{Balancer, LeastRequest, Strategy};
+use crate::connection::{Dial, Pool, Slot, Tcp};
+use crate::load::LoadRecorder;
+use crate::xds::model::Resolution;
+
+/// A channel to a service. A clone shares its connections; they close when the last clone and the last call are gone.
+///
+/// A response carries [`Picked`] in its extensions; [`Picked::of`] finds it in the status of a call that failed here.
+#[derive(Debug, Clone)]
+pub struct Channel {
+    core: Arc<Core>,
+}
+
+/// What the clones of a channel share.
+#[derive(Debug)]
+struct Core {
+    /// The service, as messages name it.
+    service: Arc<str>,
+    authority: Authority,
+    balancer: Arc<Balancer<Slot>>,
+    policy: Arc<ArcSwap<Policy>>,
+    budget: Budget,
+    _driver: AbortOnDrop,
+}
+
+/// How a channel is made, for whoever wants other than the defaults.
+#[derive(Debug)]
+pub struct Options {
+    /// Where connections come from.
+    pub dial: Arc<dyn Dial>,
+    /// Which endpoint of a locality takes a request.
+    pub strategy: Box<dyn Strategy>,
+    /// The start of all random choices.
+    pub seed: u64,
+    /// Where calls are counted for load reports.
+    pub load: LoadRecorder,
+}
+
+impl Options {
+    /// TCP, power of two choices, and reports that nobody reads.
+    pub fn new(seed: u64) -> Self {
+        Self { dial: Arc::new(Tcp), strategy: Box::new(LeastRequest), seed, load: LoadRecorder::new() }
+    }
+}
+
+impl Channel {
+    /// A channel to an xDS target, such as `xds:///checkout.shop`, with the bootstrap that `GRPC_XDS_BOOTSTRAP` names.
+    ///
+    /// It returns as soon as these are understood; calls wait, until their deadline, for the first answer of the control
+    /// plane and the first connection. [`Channel::ready`] waits for them alone.
+    ///
+    /// # Errors
+    /// The target is not one, or the bootstrap is missing or wrong.
+    pub async fn connect(target: &str) -> Result<Self, ConnectError> {
+        Self::builder(target).build()
+    }
+
+    /// A channel to an xDS target, with a bootstrap, an ADS client or a strategy of one's own.
+    pub fn builder(target: &str) -> Builder {
+        Builder::new(target)
+    }
+
+    /// A channel that sends to whatever `resolutions` holds, connecting at once. `service` is its name in messages and,
+    /// unless requests bring their own, their authority. Needs a tokio runtime.
+    pub fn over(service: &str, resolutions: watch::Receiver<Resolution>, options: Options) -> Self {
+        let Options { dial, strategy, seed, load } = options;
+        let balancer = Arc::new(Balancer::with_load(strategy, seed, load));
+        let policy = Arc::new(ArcSwap::default());
+        let pool = Pool::new(Arc::clone(&balancer), dial);
+        let driver = driver::run(resolutions, Arc::clone(&balancer), pool, Arc::clone(&policy));
+        let authority = service.parse().unwrap_or_else(|_| Authority::from_static("service"));
+        let core = Core {
+            service: service.into(),
+            authority,
+            balancer,
+            policy,
+            budget: Budget::default(),
+            _driver: AbortOnDrop::spawn(driver),
+        };
+        Self { core: Arc::new(core) }
+    }
+
+    /// The balancer behind this channel: its endpoints, their requests in flight and outcomes.
+    pub fn balancer(&self) -> &Balancer<Slot> {
+        &self.core.balancer
+    }
+
+    /// Waits until an endpoint is connected, or fails if none can be: at start-up, say, to fail early. Give it a timeout.
+    ///
+    /// # Errors
+    /// UNAVAILABLE, with the service and the reason.
+    pub async fn ready(&self) -> Result<(), tonic::Status> {
+        match self.core.balancer.ready(&[]).await {
+            Ok(_pick) => Ok(()),
+            Err(error) => Err(error::no_endpoint(&self.core.service, error)),
+        }
+    }
+}
+
+impl tower::Service<http::Request<tonic::body::Body>> for Channel {
+    type Response = http::Response<ResponseBody>;
+    type Error = tonic::Status;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        // Whether an endpoint is ready is asked by each call, which has a deadline.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+        Box::pin(call::run(Arc::clone(&self.core), request))
+    }
+}

@@ -1,0 +1,43 @@
+//! Connections to endpoints: HTTP/2 over TCP, opened ahead of traffic, opened again when they end.
+//!
+//! One task keeps one endpoint's connection and tells the balancer what becomes of it. A dead peer is noticed by the
+//! rule of [`liveness`]. Nothing here chooses an endpoint or repeats a request.
+
+mod backoff;
+pub mod dial;
+mod http2;
+mod keeper;
+mod liveness;
+mod pool;
+mod wire;
+
+pub use self::dial::{Dial, Tcp, Transport};
+pub(crate) use self::http2::{Connection, Owed};
+pub(crate) use self::pool::Pool;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+
+/// What the channel keeps with each endpoint: the connection that takes new requests, if there is one.
+#[derive(Debug, Default)]
+pub struct Slot {
+    current: ArcSwapOption<Connection>,
+}
+
+impl Slot {
+    /// Whether requests can be sent to it now.
+    pub fn is_connected(&self) -> bool {
+        self.current.load().is_some()
+    }
+
+    /// Forgets a connection that turned out to be dead, if it is still the current one.
+    pub(crate) fn forget(&self, dead: &Arc<Connection>) {
+        self.current.compare_and_swap(dead, None);
+    }
+
+    /// A handle to the connection, for one request.
+    pub(crate) fn connection(&self) -> Option<Arc<Connection>> {
+        self.current.load_full()
+    }
+}

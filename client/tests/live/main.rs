@@ -1,0 +1,9 @@
+//! The channel against live servers on loopback: balance, failover, dead and departing peers, retries.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
+
+mod balance;
+mod deaths;
+mod retries;
+mod support;
+mod wire;
