@@ -172,3 +172,6 @@ impl DeltaClient {
         DeltaDiscoveryRequest { type_url: self.type_url.clone(), ..DeltaDiscoveryRequest::default() }
     }
 }
+
+#[cfg(test)]
+mod tests;

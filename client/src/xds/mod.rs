@@ -4,6 +4,8 @@
 
 pub mod bootstrap;
 pub mod delta;
+#[cfg(test)]
+pub(crate) mod fixtures;
 pub mod model;
 mod resolve;
 pub mod resources;

@@ -395,3 +395,6 @@ impl Entry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

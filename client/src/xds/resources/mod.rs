@@ -8,6 +8,9 @@ pub mod endpoints;
 pub mod listener;
 pub mod route;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;

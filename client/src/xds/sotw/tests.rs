@@ -1,0 +1,551 @@
+//! The state machine against a scripted server, by hand and by chance.
+
+use super::*;
+use crate::xds::fixtures::*;
+use crate::xds::model::Assignment;
+use proptest::prelude::*;
+use std::sync::Arc;
+
+fn target(name: &str) -> Target {
+    format!("xds:///{name}").parse().unwrap()
+}
+
+fn client() -> SotwClient {
+    SotwClient::new(Node { id: "n".to_owned(), ..Node::default() })
+}
+
+fn requests(client: &mut SotwClient) -> Vec<DiscoveryRequest> {
+    std::iter::from_fn(|| client.next_request()).collect()
+}
+
+/// `LDS v=1 n=a [x,y]` for each request; an error as `!`.
+fn brief(requests: &[DiscoveryRequest]) -> Vec<String> {
+    let short = |url: &str| match Kind::of(url).unwrap() {
+        Kind::Listener => "LDS",
+        Kind::RouteConfiguration => "RDS",
+        Kind::Cluster => "CDS",
+        Kind::ClusterLoadAssignment => "EDS",
+    };
+    let line = |request: &DiscoveryRequest| {
+        let (version, nonce) = (&request.version_info, &request.response_nonce);
+        let error = if request.error_detail.is_some() { " !" } else { "" };
+        format!("{} v={version} n={nonce} [{}]{error}", short(&request.type_url), request.resource_names.join(","))
+    };
+    requests.iter().map(line).collect()
+}
+
+fn response(kind: Kind, version: &str, nonce: &str, resources: Vec<Any>) -> DiscoveryResponse {
+    DiscoveryResponse {
+        version_info: version.to_owned(),
+        nonce: nonce.to_owned(),
+        type_url: kind.type_url().to_owned(),
+        resources,
+        ..DiscoveryResponse::default()
+    }
+}
+
+fn addresses(resolution: &Resolution) -> Vec<String> {
+    let Resolution::Assignment(assignment) = resolution else { panic!("{resolution:?}") };
+    let localities = assignment.priorities.iter().flatten();
+    localities.flat_map(|locality| locality.endpoints.iter().map(|endpoint| endpoint.address.to_string())).collect()
+}
+
+fn now(client: &SotwClient, name: &str) -> Resolution {
+    client.resolution(&target(name)).unwrap().clone()
+}
+
+fn not_found(client: &SotwClient, name: &str) -> (String, String) {
+    match now(client, name) {
+        Resolution::NotFound { resource, reason } => (resource.to_string(), reason.to_string()),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A client that has resolved `l` → `r` → `c` → `c` from server 0 at version 1.
+fn resolved() -> SotwClient {
+    let mut client = client();
+    client.watch(target("l"));
+    client.connected(ServerIndex(0), false);
+    give_all(&mut client, "1");
+    client.take_changes();
+    client
+}
+
+fn give_all(client: &mut SotwClient, version: &str) {
+    requests(client);
+    client.received(response(Kind::Listener, version, "l", vec![listener("l", "r")]));
+    requests(client);
+    client.received(response(Kind::RouteConfiguration, version, "r", vec![routes("r", "c")]));
+    requests(client);
+    client.received(response(Kind::Cluster, version, "c", vec![cluster("c", "")]));
+    requests(client);
+    client.received(response(Kind::ClusterLoadAssignment, version, "e", vec![assignment("c", &["10.0.0.1:80"])]));
+    requests(client);
+}
+
+#[test]
+fn each_resource_leads_to_the_next_and_each_response_is_acknowledged() {
+    let mut client = client();
+    client.watch(target("l"));
+    assert!(requests(&mut client).is_empty(), "there is no stream yet");
+    client.connected(ServerIndex(0), false);
+
+    let first = requests(&mut client);
+    assert_eq!(brief(&first), ["LDS v= n= [l]"]);
+    assert_eq!(first[0].node.as_ref().unwrap().id, "n");
+
+    assert_eq!(
+        client.received(response(Kind::Listener, "1", "a", vec![listener("l", "r")])),
+        Outcome::Accepted(Kind::Listener)
+    );
+    let then = requests(&mut client);
+    assert_eq!(brief(&then), ["LDS v=1 n=a [l]", "RDS v= n= [r]"]);
+    assert!(then.iter().all(|request| request.node.is_none()));
+
+    client.received(response(Kind::RouteConfiguration, "2", "b", vec![routes("r", "c")]));
+    assert_eq!(brief(&requests(&mut client)), ["RDS v=2 n=b [r]", "CDS v= n= [c]"]);
+    client.received(response(Kind::Cluster, "3", "c", vec![cluster("c", "service")]));
+    assert_eq!(brief(&requests(&mut client)), ["CDS v=3 n=c [c]", "EDS v= n= [service]"]);
+    assert_eq!(now(&client, "l"), Resolution::Pending);
+    assert!(client.take_changes().is_empty());
+
+    client.received(response(Kind::ClusterLoadAssignment, "4", "d", vec![assignment("service", &["10.0.0.1:80"])]));
+    assert_eq!(brief(&requests(&mut client)), ["EDS v=4 n=d [service]"]);
+    let changes = client.take_changes();
+    assert_eq!(changes.len(), 1);
+    assert_eq!(addresses(&changes[0].1), ["10.0.0.1:80"]);
+    let Resolution::Assignment(made) = &changes[0].1 else { unreachable!() };
+    assert_eq!((&*made.cluster, &*made.eds_service, made.max_requests), ("c", "service", Some(500)));
+    assert_eq!(client.unanswered().count(), 0);
+}
+
+#[test]
+fn the_same_again_changes_nothing() {
+    let mut client = resolved();
+    let before = now(&client, "l");
+    give_all(&mut client, "2");
+    assert!(client.take_changes().is_empty());
+    let (Resolution::Assignment(before), Resolution::Assignment(after)) = (before, now(&client, "l")) else { panic!() };
+    assert!(Arc::ptr_eq(&before, &after));
+}
+
+#[test]
+fn a_bad_resource_is_refused_and_the_good_ones_beside_it_are_taken() {
+    let mut client = client();
+    client.watch(target("l"));
+    client.watch(target("m"));
+    client.connected(ServerIndex(0), false);
+    requests(&mut client);
+    client.received(response(Kind::Listener, "1", "a", vec![listener("l", "r"), absent_listener("m")]));
+    requests(&mut client);
+
+    let broken = Any { type_url: Kind::Listener.type_url().to_owned(), value: vec![0xff] };
+    let bad = pack(
+        Kind::Listener,
+        &envoy_types::pb::envoy::config::listener::v3::Listener { name: "l".to_owned(), ..Default::default() },
+    );
+    let outcome = client.received(response(Kind::Listener, "2", "b", vec![broken, bad, listener("m", "r2")]));
+    let Outcome::Rejected(Kind::Listener, error) = outcome else { panic!("{outcome:?}") };
+    assert!(
+        error.contains("resource index 0: ")
+            && error.contains("resource index 1: l: errors validating Listener resource: ["),
+        "{error}"
+    );
+    let sent = requests(&mut client);
+    assert_eq!(brief(&sent), ["LDS v=1 n=b [l,m] !", "RDS v= n= [r,r2]"]);
+    let detail = sent[0].error_detail.as_ref().unwrap();
+    assert_eq!((detail.code, &detail.message), (INVALID_ARGUMENT, &error));
+
+    // Recovery: a good response is acknowledged with its version.
+    client.received(response(Kind::Listener, "3", "c", vec![listener("l", "r"), listener("m", "r2")]));
+    assert_eq!(brief(&requests(&mut client)), ["LDS v=3 n=c [l,m]"]);
+}
+
+#[test]
+fn a_refused_resource_without_a_good_one_before_it_is_an_error_of_its_target() {
+    let mut client = client();
+    client.watch(target("l"));
+    client.connected(ServerIndex(0), false);
+    requests(&mut client);
+    let bad = pack(
+        Kind::Listener,
+        &envoy_types::pb::envoy::config::listener::v3::Listener { name: "l".to_owned(), ..Default::default() },
+    );
+    client.received(response(Kind::Listener, "1", "a", vec![bad]));
+    let (resource, reason) = not_found(&client, "l");
+    assert_eq!(resource, "Listener `l`");
+    assert!(reason.starts_with("it is invalid: field:api_listener"), "{reason}");
+    give_all(&mut client, "2");
+    assert_eq!(addresses(&now(&client, "l")), ["10.0.0.1:80"]);
+}
+
+#[test]
+fn one_name_twice_in_a_response_is_refused() {
+    let mut client = resolved();
+    let twice = vec![listener("l", "r"), listener("l", "r")];
+    let Outcome::Rejected(_, error) = client.received(response(Kind::Listener, "2", "b", twice)) else { panic!() };
+    assert!(error.contains("duplicate resource name `l`"), "{error}");
+}
+
+#[test]
+fn a_service_that_is_known_not_to_exist_is_not_found_at_once() {
+    let mut client = client();
+    client.watch(target("l"));
+    client.connected(ServerIndex(0), false);
+    requests(&mut client);
+    client.received(response(Kind::Listener, "1", "a", vec![absent_listener("l")]));
+    let (resource, reason) = not_found(&client, "l");
+    assert_eq!(
+        (resource.as_str(), reason.as_str()),
+        ("Listener `l`", "it has no virtual host: the control plane knows no service `l`")
+    );
+
+    // The form for clients that cannot take a route configuration without virtual hosts.
+    client.received(response(Kind::Listener, "2", "b", vec![listener("l", "r")]));
+    requests(&mut client);
+    let hosts = vec![host("*", vec![])];
+    let routes = envoy_types::pb::envoy::config::route::v3::RouteConfiguration {
+        name: "r".to_owned(),
+        virtual_hosts: hosts,
+        ..Default::default()
+    };
+    client.received(response(Kind::RouteConfiguration, "1", "c", vec![pack(Kind::RouteConfiguration, &routes)]));
+    assert_eq!(not_found(&client, "l").0, "RouteConfiguration `r`");
+
+    give_all(&mut client, "3");
+    assert_eq!(addresses(&now(&client, "l")), ["10.0.0.1:80"]);
+}
+
+#[test]
+fn silence_ends_when_the_driver_says_so() {
+    let mut client = client();
+    client.watch(target("l"));
+    assert_eq!(client.unanswered().count(), 0, "nothing was asked yet");
+    client.connected(ServerIndex(0), false);
+    requests(&mut client);
+    assert_eq!(client.unanswered().collect::<Vec<_>>(), [(Kind::Listener, "l")]);
+    client.timed_out(Kind::Listener, "l");
+    assert_eq!(not_found(&client, "l").1, "the control plane does not have it");
+    assert_eq!(client.unanswered().count(), 0);
+    client.timed_out(Kind::Cluster, "never asked");
+    give_all(&mut client, "1");
+    assert_eq!(addresses(&now(&client, "l")), ["10.0.0.1:80"]);
+    client.timed_out(Kind::Listener, "l");
+    assert_eq!(addresses(&now(&client, "l")), ["10.0.0.1:80"], "it was answered in time");
+}
+
+#[test]
+fn leaving_out_deletes_listeners_and_clusters_but_not_routes_and_endpoints() {
+    let mut client = resolved();
+    client.received(response(Kind::RouteConfiguration, "2", "x", vec![]));
+    client.received(response(Kind::ClusterLoadAssignment, "2", "x", vec![]));
+    assert_eq!(addresses(&now(&client, "l")), ["10.0.0.1:80"]);
+
+    client.received(response(Kind::Cluster, "2", "x", vec![]));
+    assert_eq!(not_found(&client, "l").0, "Cluster `c`");
+    client.received(response(Kind::Cluster, "3", "y", vec![cluster("c", "")]));
+    requests(&mut client);
+    client.received(response(Kind::ClusterLoadAssignment, "3", "y", vec![assignment("c", &["10.0.0.2:80"])]));
+    assert_eq!(addresses(&now(&client, "l")), ["10.0.0.2:80"]);
+
+    client.received(response(Kind::Listener, "2", "x", vec![]));
+    assert_eq!(not_found(&client, "l").0, "Listener `l`");
+}
+
+#[test]
+fn a_server_that_ignores_deletion_deletes_nothing() {
+    let mut client = client();
+    client.watch(target("l"));
+    client.connected(ServerIndex(0), true);
+    give_all(&mut client, "1");
+    client.received(response(Kind::Listener, "2", "x", vec![]));
+    assert_eq!(addresses(&now(&client, "l")), ["10.0.0.1:80"]);
+}
+
+#[test]
+fn a_broken_stream_changes_nothing_and_the_next_one_takes_up_its_versions() {
+    let mut client = resolved();
+    client.disconnected();
+    assert!(requests(&mut client).is_empty());
+    assert_eq!(client.received(response(Kind::Listener, "9", "late", vec![])), Outcome::Ignored);
+    assert_eq!(addresses(&now(&client, "l")), ["10.0.0.1:80"]);
+
+    client.connected(ServerIndex(0), false);
+    let again = requests(&mut client);
+    assert_eq!(brief(&again), ["LDS v=1 n= [l]", "RDS v=1 n= [r]", "CDS v=1 n= [c]", "EDS v=1 n= [c]"]);
+    assert!(again[0].node.is_some() && again[1].node.is_none());
+    assert_eq!(client.unanswered().count(), 0, "it is all held");
+
+    // Something that is not held: a version would say that it is.
+    client.disconnected();
+    client.watch(target("m"));
+    client.connected(ServerIndex(0), false);
+    assert_eq!(brief(&requests(&mut client))[0], "LDS v= n= [l,m]");
+}
+
+#[test]
+fn a_server_that_came_back_may_need_time_to_know_what_it_served() {
+    let mut client = resolved();
+    client.connected(ServerIndex(0), false);
+    requests(&mut client);
+    client.received(response(Kind::Listener, "2", "x", vec![]));
+    assert_eq!(addresses(&now(&client, "l")), ["10.0.0.1:80"], "it is not gone yet");
+    assert_eq!(client.unanswered().collect::<Vec<_>>(), [(Kind::Listener, "l")]);
+    client.received(response(Kind::Listener, "3", "y", vec![listener("l", "r")]));
+    assert_eq!(client.unanswered().count(), 0);
+
+    client.connected(ServerIndex(0), false);
+    requests(&mut client);
+    client.received(response(Kind::Listener, "4", "x", vec![]));
+    client.timed_out(Kind::Listener, "l");
+    assert_eq!(not_found(&client, "l").0, "Listener `l`");
+}
+
+#[test]
+fn another_server_is_asked_without_versions_and_its_absences_say_nothing() {
+    let mut client = resolved();
+    client.connected(ServerIndex(1), false);
+    assert_eq!(brief(&requests(&mut client)), ["LDS v= n= [l]", "RDS v= n= [r]", "CDS v= n= [c]", "EDS v= n= [c]"]);
+    client.received(response(Kind::Listener, "1", "x", vec![]));
+    assert_eq!(client.unanswered().count(), 0);
+    assert_eq!(addresses(&now(&client, "l")), ["10.0.0.1:80"]);
+
+    client.received(response(Kind::ClusterLoadAssignment, "1", "x", vec![assignment("c", &["10.0.0.9:80"])]));
+    assert_eq!(addresses(&now(&client, "l")), ["10.0.0.9:80"], "but its updates are taken");
+    client.received(response(Kind::Listener, "2", "y", vec![absent_listener("l")]));
+    assert_eq!(not_found(&client, "l").0, "Listener `l`", "and so is a plain word");
+}
+
+#[test]
+fn until_a_new_cluster_is_complete_the_old_one_serves_on() {
+    let mut client = resolved();
+    client.received(response(Kind::RouteConfiguration, "2", "b", vec![routes("r", "d")]));
+    assert_eq!(brief(&requests(&mut client)), ["RDS v=2 n=b [r]", "CDS v=1 n=c [c,d]"]);
+    client.received(response(Kind::Cluster, "2", "x", vec![cluster("c", ""), cluster("d", "")]));
+    assert_eq!(brief(&requests(&mut client)), ["CDS v=2 n=x [c,d]", "EDS v=1 n=e [c,d]"]);
+    assert!(client.take_changes().is_empty());
+    client.received(response(Kind::ClusterLoadAssignment, "2", "y", vec![assignment("d", &["10.0.0.2:80"])]));
+    assert_eq!(addresses(&now(&client, "l")), ["10.0.0.2:80"]);
+    assert_eq!(brief(&requests(&mut client)), ["CDS v=2 n=x [d]", "EDS v=2 n=y [d]"], "and is let go");
+}
+
+#[test]
+fn what_is_wanted_no_more_is_unsubscribed_and_names_nothing_at_the_end() {
+    let mut client = resolved();
+    client.watch(target("m"));
+    assert_eq!(brief(&requests(&mut client)), ["LDS v=1 n=l [l,m]"]);
+    client.unwatch(&target("m"));
+    client.unwatch(&target("l"));
+    assert_eq!(brief(&requests(&mut client)), ["LDS v=1 n=l []", "RDS v=1 n=r []", "CDS v=1 n=c []", "EDS v=1 n=e []"]);
+    assert!(requests(&mut client).is_empty());
+    assert_eq!(client.resolution(&target("l")), None);
+    client.connected(ServerIndex(0), false);
+    assert!(requests(&mut client).is_empty(), "an empty first request would be a wildcard");
+}
+
+#[test]
+fn what_was_never_asked_for_is_ignored() {
+    let mut client = client();
+    client.connected(ServerIndex(0), false);
+    assert_eq!(client.received(response(Kind::Cluster, "1", "a", vec![cluster("c", "")])), Outcome::Ignored);
+    let unknown =
+        DiscoveryResponse { type_url: "type.googleapis.com/unknown".to_owned(), ..DiscoveryResponse::default() };
+    assert_eq!(client.received(unknown), Outcome::Ignored);
+    assert!(requests(&mut client).is_empty());
+}
+
+#[test]
+fn two_targets_share_what_they_have_in_common() {
+    let mut client = resolved();
+    client.watch(target("m"));
+    requests(&mut client);
+    client.received(response(Kind::Listener, "2", "b", vec![listener("l", "r"), listener("m", "r")]));
+    assert_eq!(addresses(&now(&client, "m")), ["10.0.0.1:80"], "nothing more had to be asked for");
+    assert_eq!(client.take_changes().len(), 1);
+    client.unwatch(&target("l"));
+    assert_eq!(brief(&requests(&mut client)), ["LDS v=2 n=b [m]"]);
+}
+
+/// A server's world: which services exist, and an endpoint each.
+#[derive(Debug, Clone, Default)]
+struct World {
+    services: BTreeMap<u8, u8>,
+}
+
+impl World {
+    fn resource(&self, kind: Kind, name: &str) -> Option<Any> {
+        let key: u8 = name.trim_start_matches(char::is_alphabetic).parse().ok()?;
+        let endpoint = self.services.get(&key);
+        Some(match (kind, endpoint) {
+            (Kind::Listener, None) => absent_listener(name),
+            (Kind::Listener, Some(_)) => listener(name, &format!("r{key}")),
+            (_, None) => return None,
+            (Kind::RouteConfiguration, Some(_)) => routes(name, &format!("c{key}")),
+            (Kind::Cluster, Some(_)) => cluster(name, &format!("e{key}")),
+            (Kind::ClusterLoadAssignment, Some(endpoint)) => assignment(name, &[&format!("10.0.{key}.{endpoint}:80")]),
+        })
+    }
+}
+
+/// A correct server, on one stream.
+#[derive(Default)]
+struct Server {
+    types: BTreeMap<Kind, Served>,
+    nonces: u32,
+}
+
+#[derive(Default)]
+struct Served {
+    names: Vec<String>,
+    nonce: String,
+    sent: Option<Vec<Any>>,
+}
+
+impl Server {
+    fn send(&mut self, client: &mut SotwClient, kind: Kind, resources: Vec<Any>) {
+        self.nonces += 1;
+        let nonce = self.nonces.to_string();
+        if let Some(served) = self.types.get_mut(&kind) {
+            served.nonce = nonce.clone();
+        }
+        client.received(response(kind, &nonce, &nonce, resources));
+    }
+
+    /// Hears and answers until neither side has anything to say.
+    fn serve(&mut self, client: &mut SotwClient, world: &World) {
+        for _ in 0..20 {
+            let heard = requests(client);
+            let quiet = heard.is_empty();
+            for request in heard {
+                let served = self.types.entry(Kind::of(&request.type_url).unwrap()).or_default();
+                if request.response_nonce == served.nonce {
+                    served.names = request.resource_names;
+                }
+            }
+            let answers: Vec<_> = self
+                .types
+                .iter_mut()
+                .filter_map(|(kind, served)| {
+                    let resources: Vec<_> =
+                        served.names.iter().filter_map(|name| world.resource(*kind, name)).collect();
+                    if served.names.is_empty() {
+                        served.sent = None;
+                    } else if served.sent.as_ref() != Some(&resources) {
+                        served.sent = Some(resources.clone());
+                        return Some((*kind, resources));
+                    }
+                    None
+                })
+                .collect();
+            if quiet && answers.is_empty() {
+                return;
+            }
+            for (kind, resources) in answers {
+                self.send(client, kind, resources);
+            }
+        }
+        panic!("the two do not come to rest");
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Watch(u8),
+    Unwatch(u8),
+    Connect(u8),
+    Disconnect,
+    Change(u8, Option<u8>),
+    Serve,
+    Garbage(u8, Vec<u8>),
+    TimeOut,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let service = 0u8..4;
+    prop_oneof![
+        service.clone().prop_map(Step::Watch),
+        service.clone().prop_map(Step::Unwatch),
+        (0u8..2).prop_map(Step::Connect),
+        Just(Step::Disconnect),
+        (service, proptest::option::of(1u8..9)).prop_map(|(service, endpoint)| Step::Change(service, endpoint)),
+        Just(Step::Serve),
+        (0u8..4, proptest::collection::vec(any::<u8>(), 0..20)).prop_map(|(kind, bytes)| Step::Garbage(kind, bytes)),
+        Just(Step::TimeOut),
+    ]
+}
+
+proptest! {
+    /// Whatever happened before: once a correct server was heard out, each target is what that server's world says.
+    #[test]
+    fn after_any_history_the_client_agrees_with_its_server(steps in proptest::collection::vec(step(), 0..50)) {
+        let mut client = client();
+        let mut world = World::default();
+        let mut server = Server::default();
+        let mut watched = BTreeSet::new();
+        for step in steps {
+            match step {
+                Step::Watch(service) => { watched.insert(service); client.watch(target(&format!("l{service}"))); }
+                Step::Unwatch(service) => { watched.remove(&service); client.unwatch(&target(&format!("l{service}"))); }
+                Step::Connect(index) => {
+                    server = Server::default();
+                    client.connected(ServerIndex(index.into()), false);
+                }
+                Step::Disconnect => client.disconnected(),
+                Step::Change(service, None) => { world.services.remove(&service); }
+                Step::Change(service, Some(endpoint)) => { world.services.insert(service, endpoint); }
+                Step::Serve => server.serve(&mut client, &world),
+                Step::Garbage(kind, value) => {
+                    let kind = Kind::ALL[usize::from(kind)];
+                    let any = Any { type_url: kind.type_url().to_owned(), value };
+                    server.send(&mut client, kind, vec![any]);
+                    server.types.entry(kind).or_default().sent = None;
+                }
+                Step::TimeOut => {
+                    let unanswered: Vec<_> = client.unanswered().map(|(kind, name)| (kind, name.to_owned())).collect();
+                    for (kind, name) in unanswered {
+                        client.timed_out(kind, &name);
+                    }
+                }
+            }
+        }
+        // A new server: its answers are all that counts.
+        client.connected(ServerIndex(7), false);
+        Server::default().serve(&mut client, &world);
+        for service in watched {
+            let resolution = now(&client, &format!("l{service}"));
+            match (world.services.get(&service), resolution) {
+                (Some(endpoint), resolution) => prop_assert_eq!(addresses(&resolution), [format!("10.0.{service}.{endpoint}:80")]),
+                (None, Resolution::NotFound { .. }) => {}
+                (None, other) => prop_assert!(false, "{:?}", other),
+            }
+        }
+        prop_assert_eq!(client.unanswered().count(), 0);
+    }
+}
+
+#[test]
+fn an_assignment_takes_its_timeout_from_the_route_then_the_listener() {
+    use envoy_types::pb::envoy::config::core::v3::HttpProtocolOptions;
+    use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
+        Rds, http_connection_manager::RouteSpecifier,
+    };
+    use envoy_types::pb::google::protobuf::Duration as ProtoDuration;
+    use std::time::Duration;
+
+    let mut client = resolved();
+    let made = |client: &SotwClient| -> Arc<Assignment> {
+        let Resolution::Assignment(made) = now(client, "l") else { panic!() };
+        made
+    };
+    assert_eq!(made(&client).timeout, None);
+    let rds = Rds { config_source: ads(), route_config_name: "r".to_owned() };
+    let mut with_limit = manager(RouteSpecifier::Rds(rds));
+    let limit = Some(ProtoDuration { seconds: 4, nanos: 0 });
+    with_limit.common_http_protocol_options =
+        Some(HttpProtocolOptions { max_stream_duration: limit, ..Default::default() });
+    client.received(response(Kind::Listener, "2", "x", vec![listener_of("l", &with_limit)]));
+    assert_eq!(made(&client).timeout, Some(Duration::from_secs(4)));
+    with_limit.common_http_protocol_options.as_mut().unwrap().max_stream_duration = Some(ProtoDuration::default());
+    client.received(response(Kind::Listener, "3", "y", vec![listener_of("l", &with_limit)]));
+    assert_eq!(made(&client).timeout, None, "zero is no limit");
+}
