@@ -8,6 +8,9 @@ pub mod dial;
 mod driver;
 mod lrs;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use rand::SeedableRng;

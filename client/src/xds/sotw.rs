@@ -397,4 +397,6 @@ impl Entry {
 }
 
 #[cfg(test)]
+mod history;
+#[cfg(test)]
 mod tests;
