@@ -1,7 +1,7 @@
 //! Hands a client's load out over its ladder: by fractions where only endpoint counts are known, by requests per
 //! second over all sources at once where demand and capacity are. Load is shared, never dropped.
 
-use super::sites::{Supply, World, fraction};
+use super::sites::{MOST, Supply, World, fraction};
 use super::tiers::{Group, Ladder, Rank, Rung};
 use crate::names::Locality;
 use crate::policy::EffectivePolicy;
@@ -38,17 +38,15 @@ pub(super) struct Source {
 
 impl<'a> Method<'a> {
     pub(super) fn new(world: &World<'a>, client: &Locality) -> Self {
-        let known = |demand: f64| demand.is_finite() && demand >= 0.0;
-        let own = world.view.demand.get(client).copied().filter(|demand| known(*demand));
+        let own = world.view.demand.get(client).map(|demand| demand.min(MOST)).filter(|demand| *demand >= 0.0);
         let Some(own) = own.filter(|_| world.capacity_is_known()) else {
             return Self::Fractions(world.policy, Ladder::new(world, client));
         };
-        let others = world.view.demand.iter().filter(|(source, demand)| *source != client && known(**demand));
-        let others = others.filter(|(_, demand)| **demand > 0.0);
+        let others = world.view.demand.iter().filter(|(source, demand)| *source != client && **demand > 0.0);
         let source = |(source, demand): (&Locality, f64)| Source { demand, ladder: Ladder::new(world, source) };
         // A client that sends nothing yet still has a split: that of a trickle.
         let own = source((client, own.max(f64::MIN_POSITIVE.sqrt())));
-        let sources = std::iter::once(own).chain(others.map(|(from, demand)| source((from, *demand))));
+        let sources = std::iter::once(own).chain(others.map(|(from, demand)| source((from, demand.min(MOST)))));
         Self::Demand { sources: sources.collect(), client: 0 }
     }
 

@@ -71,11 +71,13 @@ fn damp(priority: &mut [PlannedLocality], previous: &Plan) {
     let sum = |all: &[PlannedLocality]| -> f64 { all.iter().map(|place| f64::from(place.weight.get())).sum() };
     let (new, old) = (sum(priority), sum(before));
     let near = priority.iter().all(|place| {
-        let before = f64::from(weights[&place.locality].get()) / old;
+        let before = weights.get(&place.locality).map_or(0.0, |weight| f64::from(weight.get()) / old);
         (f64::from(place.weight.get()) / new - before).abs() < DEAD_BAND
     });
     if near {
-        priority.iter_mut().for_each(|place| place.weight = weights[&place.locality]);
+        for place in priority {
+            place.weight = weights.get(&place.locality).copied().unwrap_or(place.weight);
+        }
     }
 }
 

@@ -78,9 +78,9 @@ impl History {
     pub(super) fn matters(&self, failback: Failback, now: Duration) -> bool {
         let recovery = match self.recovery {
             None => false,
-            Some(Recovery::Down { since }) => now < since + FORGET,
+            Some(Recovery::Down { since }) => now < since.saturating_add(FORGET),
             Some(Recovery::Held { .. } | Recovery::Ramping(_)) => true,
-            Some(Recovery::Done { since }) => now < since + self.hold(failback),
+            Some(Recovery::Done { since }) => now < since.saturating_add(self.hold(failback)),
         };
         recovery || self.drain.is_some()
     }
@@ -127,7 +127,7 @@ impl History {
             other => other,
         };
         if let Some(Recovery::Held { since }) = self.recovery {
-            let since = since + self.hold(failback);
+            let since = since.saturating_add(self.hold(failback));
             if now >= since {
                 self.recovery = Some(Recovery::Ramping(Ramp { since, over: failback.ramp, from: sight.served }));
             }
@@ -191,7 +191,7 @@ impl History {
     /// How long until time alone changes what this place may be served.
     pub(super) fn next(&self, failback: Failback, now: Duration) -> Option<Duration> {
         let recovery = match self.recovery {
-            Some(Recovery::Held { since }) => Some((since + self.hold(failback)).saturating_sub(now)),
+            Some(Recovery::Held { since }) => Some(since.saturating_add(self.hold(failback)).saturating_sub(now)),
             Some(Recovery::Ramping(ramp)) => ramp.next(now),
             _ => None,
         };

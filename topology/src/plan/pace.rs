@@ -276,7 +276,7 @@ impl<'a> Pacer<'a> {
         let ramping = self.is_ramping(histories);
         if gap < DEAD_BAND && !ramping {
             let since = previous.drifting.unwrap_or(self.now);
-            return match left(since + self.policy.locality.failback.hold_down, self.now) {
+            return match left(since.saturating_add(self.policy.locality.failback.hold_down), self.now) {
                 None => go(Step::All),
                 next => Decision { step: Step::Stay, next, drifting: Some(since) },
             };
@@ -287,7 +287,7 @@ impl<'a> Pacer<'a> {
         if ramping || failing || !self.spots.values().any(in_requests) {
             return go(Step::All);
         }
-        match left(previous.moved + BETWEEN_MOVES, self.now) {
+        match left(previous.moved.saturating_add(BETWEEN_MOVES), self.now) {
             None => Decision { step: Step::PartOfTheWay, next: Some(BETWEEN_MOVES), drifting: None },
             next => Decision { step: Step::Stay, next, drifting: None },
         }

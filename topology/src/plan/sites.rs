@@ -6,6 +6,9 @@ use crate::policy::{ActiveDrain, Capacity, EffectivePolicy};
 use crate::topology::{Cluster, Topology};
 use crate::view::{Liveness, ServiceView};
 
+/// Requests per second above this are a mistake of whoever counted; as much, they still add up.
+pub(super) const MOST: f64 = 1e12;
+
 /// A physical place of the service: one zone of one cluster.
 pub(super) struct Site<'a> {
     pub(super) locality: &'a Locality,
@@ -44,7 +47,8 @@ pub(super) struct World<'a> {
 
 impl<'a> World<'a> {
     pub(super) fn new(view: &'a ServiceView, topology: &'a Topology, policy: &'a EffectivePolicy) -> Self {
-        let utilization = f64::from(policy.locality.target_utilization_percent) / 100.0;
+        // A target of nothing would leave no room anywhere, and so no split.
+        let utilization = f64::from(policy.locality.target_utilization_percent.max(1)) / 100.0;
         let per_weight = match policy.capacity {
             Some(Capacity::RequestsPerSecond(rps)) => Some(rps),
             // Requests at once say nothing of requests per second without a latency.
@@ -55,10 +59,8 @@ impl<'a> World<'a> {
             let failed = view.liveness_of(&locality.cluster) == Liveness::Failed;
             let ready = counts.ready.min(counts.total);
             let weight = if failed || ready == 0 { 0.0 } else { counts.ready_weight.max(u64::from(ready)) as f64 };
-            let capacity = facts
-                .capacity
-                .or_else(|| per_weight.map(|rps| rps * weight))
-                .filter(|capacity| capacity.is_finite() && *capacity > 0.0);
+            let capacity =
+                facts.capacity.or_else(|| per_weight.map(|rps| rps * weight)).filter(|capacity| *capacity > 0.0);
             Site {
                 locality,
                 cluster: topology.cluster(&locality.cluster),
@@ -66,7 +68,7 @@ impl<'a> World<'a> {
                 total: counts.total,
                 staying: counts.total.saturating_sub(counts.draining),
                 weight,
-                capacity: capacity.map(|capacity| capacity * utilization),
+                capacity: capacity.map(|capacity| capacity.min(MOST) * utilization),
                 drain: policy
                     .drains
                     .iter()

@@ -357,6 +357,19 @@ fn a_place_without_a_share_recovers_unwatched() {
 }
 
 #[test]
+fn a_hold_down_without_end_is_only_that() {
+    let mut run = Run::new(World::new());
+    run.world.policy.locality.failback = Failback { ramp: Duration::MAX, hold_down: Duration::MAX };
+    run.world.endpoints(ZONE, 0, 10);
+    run.pace();
+    run.world.endpoints(ZONE, 10, 10);
+    run.pace();
+    run.now += Duration::from_secs(100_000);
+    run.pace();
+    run.check(&[(ZONE, 0.0), (NEXT, 1.0)]);
+}
+
+#[test]
 fn what_was_never_lost_needs_no_ramp() {
     let mut run = Run::new(World::new());
     run.world.view.localities.remove(&super::world::locality(ZONE));

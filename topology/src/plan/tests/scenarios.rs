@@ -351,6 +351,27 @@ fn weights_are_whole_steps_and_never_nothing() {
 }
 
 #[test]
+fn numbers_that_cannot_be_true_still_make_a_plan() {
+    for capacity in [f64::NAN, f64::INFINITY, f64::MAX, -1.0, 0.0, f64::MIN_POSITIVE] {
+        for demand in [f64::NAN, f64::INFINITY, f64::MAX, -1.0, 0.0, f64::MIN_POSITIVE] {
+            let mut world = World::new();
+            for region in &mut world.topology.regions {
+                region.clusters[0].network = region.name.as_str().parse().unwrap();
+                region.clusters[0].gateways = vec!["gw.example.com:15443".to_owned()];
+            }
+            world.policy.locality.target_utilization_percent = 0;
+            for place in world.view.localities.keys().cloned().collect::<Vec<_>>() {
+                world.endpoints(&place.to_string(), u32::MAX, u32::MAX - 1).capacity(&place.to_string(), capacity);
+                world.demand(&place.to_string(), demand);
+            }
+            let plan = world.plan();
+            let sum: f64 = plan.priorities[0].iter().map(|place| place.share).sum();
+            assert!((sum - 1.0).abs() < 1e-9, "capacity {capacity}, demand {demand}: {plan:#?}");
+        }
+    }
+}
+
+#[test]
 fn nothing_known_is_an_empty_plan() {
     let mut world = World::new();
     world.view.localities.clear();
