@@ -7,6 +7,7 @@ pub mod address;
 pub mod diagnostic;
 pub mod document;
 pub mod duration;
+pub mod ladder;
 pub mod names;
 pub mod plan;
 pub mod policy;
