@@ -25,8 +25,8 @@ pub(super) struct Allocation {
 pub(super) enum Method<'a> {
     /// As fractions of the client's own: its demand, or a capacity, is not known.
     Fractions(&'a EffectivePolicy, Ladder),
-    /// In requests per second; the client is `sources[client]`.
-    Demand { sources: Vec<Source>, client: usize },
+    /// In requests per second: the client, and all others that send.
+    Demand(Source, Vec<Source>),
 }
 
 /// Where load comes from.
@@ -44,17 +44,15 @@ impl<'a> Method<'a> {
         };
         let others = world.view.demand.iter().filter(|(source, demand)| *source != client && **demand > 0.0);
         let source = |(source, demand): (&Locality, f64)| Source { demand, ladder: Ladder::new(world, source) };
+        let others = others.map(|(from, demand)| source((from, demand.min(MOST)))).collect();
         // A client that sends nothing yet still has a split: that of a trickle.
-        let own = source((client, own.max(f64::MIN_POSITIVE.sqrt())));
-        let sources = std::iter::once(own).chain(others.map(|(from, demand)| source((from, demand.min(MOST)))));
-        Self::Demand { sources: sources.collect(), client: 0 }
+        Self::Demand(source((client, own.max(f64::MIN_POSITIVE.sqrt()))), others)
     }
 
     /// The client's ladder.
     pub(super) fn ladder(&self) -> &Ladder {
         match self {
-            Self::Fractions(_, ladder) => ladder,
-            Self::Demand { sources, client } => &sources[*client].ladder,
+            Self::Fractions(_, ladder) | Self::Demand(Source { ladder, .. }, _) => ladder,
         }
     }
 
@@ -62,14 +60,14 @@ impl<'a> Method<'a> {
     pub(super) fn demand(&self) -> Option<f64> {
         match self {
             Self::Fractions(..) => None,
-            Self::Demand { sources, client } => Some(sources[*client].demand),
+            Self::Demand(client, _) => Some(client.demand),
         }
     }
 
     pub(super) fn allocate(&self, supply: &Supply) -> Allocation {
         match self {
             Self::Fractions(policy, ladder) => by_fraction(policy, ladder, supply),
-            Self::Demand { sources, client } => by_demand(sources, *client, supply),
+            Self::Demand(client, others) => by_demand(client, others, supply),
         }
     }
 }
@@ -130,7 +128,9 @@ fn climb(shares: &mut [f64], rung: &Rung, policy: &EffectivePolicy, supply: &Sup
 
 /// All sources fill the places up to their target utilisation, rank by rank: each its nearest first. Sources that
 /// compete for a place's room get it in proportion to what they offer, so every control plane computes the same.
-fn by_demand(sources: &[Source], client: usize, supply: &Supply) -> Allocation {
+fn by_demand(client: &Source, others: &[Source], supply: &Supply) -> Allocation {
+    const CLIENT: usize = 0;
+    let sources: Vec<&Source> = std::iter::once(client).chain(others).collect();
     let mut room = supply.room.clone();
     let mut need: Vec<f64> = sources.iter().map(|source| source.demand).collect();
     let mut shares = vec![0.0; room.len()];
@@ -139,7 +139,7 @@ fn by_demand(sources: &[Source], client: usize, supply: &Supply) -> Allocation {
     ranks.dedup();
     for rank in ranks {
         for _ in 0..PASSES {
-            let offers = offers(sources, rank, &need, &room);
+            let offers = offers(&sources, rank, &need, &room);
             if offers.is_empty() {
                 break;
             }
@@ -150,14 +150,14 @@ fn by_demand(sources: &[Source], client: usize, supply: &Supply) -> Allocation {
                 let given = offer.load * (before[offer.site] / offered[offer.site]).min(1.0);
                 need[offer.source] -= given;
                 room[offer.site] -= given;
-                if offer.source == client {
-                    shares[offer.site] += given / sources[client].demand;
+                if offer.source == CLIENT {
+                    shares[offer.site] += given / client.demand;
                 }
             }
         }
     }
-    let rest = need[client] / sources[client].demand;
-    let overload = spread(&mut shares, &sources[client].ladder, &supply.room, rest);
+    let rest = need[CLIENT] / client.demand;
+    let overload = spread(&mut shares, &client.ladder, &supply.room, rest);
     Allocation { shares, overload }
 }
 
@@ -170,7 +170,7 @@ struct Offer {
 
 /// What each source that is in need offers to the places of its rung of that rank: by the groups' weights, within a
 /// group by the room there is.
-fn offers(sources: &[Source], rank: Rank, need: &[f64], room: &[f64]) -> Vec<Offer> {
+fn offers(sources: &[&Source], rank: Rank, need: &[f64], room: &[f64]) -> Vec<Offer> {
     let mut offers = Vec::new();
     // Below a millionth of a request per second, room is what rounding left.
     let free = |site: usize| if room[site] > 1e-6 { room[site] } else { 0.0 };

@@ -2,7 +2,7 @@
 //! hold it, and what a draining place still keeps is taken from those who gain.
 
 /// One place's part in the blend. All shares are fractions of the client's load.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug)]
 pub(super) struct Part {
     /// Where it is going.
     pub(super) to: f64,

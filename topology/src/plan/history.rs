@@ -52,7 +52,7 @@ struct Draining {
 }
 
 /// What is seen of a place at one moment.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sight<'a> {
     /// The share that is served now.
     pub(super) served: f64,

@@ -195,7 +195,7 @@ pub enum OmittedBecause {
         /// The region.
         region: RegionName,
     },
-    /// The policy's `clusterWeights` do not name it.
+    /// The policy's `clusterWeights` do not name it, or with a weight of 0.
     NotWeighted,
 }
 
@@ -204,7 +204,7 @@ impl fmt::Display for OmittedBecause {
         match self {
             Self::NoRoute => f.write_str("no route: it is on another network and has no gateway"),
             Self::RegionNotAllowed { region } => write!(f, "the policy's allowedRegions leave {region} out"),
-            Self::NotWeighted => f.write_str("the policy's clusterWeights do not name it"),
+            Self::NotWeighted => f.write_str("the policy's clusterWeights give it no weight"),
         }
     }
 }
