@@ -73,6 +73,14 @@ pub enum DialError {
         /// What is wrong.
         problem: String,
     },
+    /// It was reached, but does not answer.
+    #[error("{server} was reached but does not answer: {problem}")]
+    Mute {
+        /// The server.
+        server: String,
+        /// What came instead.
+        problem: String,
+    },
     /// The connection.
     #[error("cannot connect to {server}: {problem}")]
     Transport {

@@ -1,8 +1,8 @@
 //! Drives the state machine: which server to use, when to give up waiting, and who is told what.
 //!
 //! The first server of the bootstrap is preferred. While it cannot be reached or does not answer, the next one is used,
-//! and the better ones are tried again and again behind their backoff; when one is reached, the stream moves there. What
-//! is held stays through all of it. One task owns everything here: there is no lock.
+//! and the better ones are tried again and again behind their backoff; when one answers, the stream moves there. What is
+//! held stays through all of it. One task owns everything here: there is no lock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service
 use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::{BoxStream, FuturesUnordered};
-use futures::{FutureExt, StreamExt, TryFutureExt};
+use futures::{FutureExt, Stream, StreamExt, TryFutureExt};
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -233,9 +233,18 @@ impl Driver {
         }
         let now = Instant::now();
         let due = self.candidates().find(|server| self.backoffs[*server].not_before() <= now);
-        if let Some(server) = due {
-            self.dialling = Some((server, dial(self.servers[server].clone(), self.connect.clone()).boxed()));
-        }
+        let Some(server) = due else { return };
+        // A stream that works is not given up for a server that is only reached.
+        let probe = self.stream.is_some().then(|| self.machine.probe());
+        let (config, connect) = (self.servers[server].clone(), self.connect.clone());
+        let dialling = async move {
+            let channel = dial(config.clone(), connect).await?;
+            if let Some(probe) = probe {
+                answers(&channel, probe).await.map_err(|problem| DialError::Mute { server: config.uri, problem })?;
+            }
+            Ok(channel)
+        };
+        self.dialling = Some((server, dialling.boxed()));
     }
 
     fn next_wake(&self) -> Option<Instant> {
@@ -282,14 +291,7 @@ impl Driver {
         self.machine.connected(ServerIndex(server), config.ignores_deletion());
         self.deadlines.clear();
         let (requests, sent) = mpsc::unbounded_channel();
-        let mut client =
-            AggregatedDiscoveryServiceClient::new(channel.clone()).max_decoding_message_size(LARGEST_RESPONSE);
-        // A server may hold back its headers until it has a response: the call is part of the stream that is waited for.
-        let responses = async move {
-            let response = client.stream_aggregated_resources(UnboundedReceiverStream::new(sent)).await;
-            response.map(tonic::Response::into_inner)
-        };
-        let responses = responses.try_flatten_stream().boxed();
+        let responses = stream(channel.clone(), UnboundedReceiverStream::new(sent));
         let opened = Instant::now();
         self.stream = Some(Ads { server, channel, requests, responses, opened, answered: false, reporter: None });
     }
@@ -309,6 +311,8 @@ impl Driver {
 
     fn ended(&mut self, error: Option<&Status>) {
         let Some(stream) = self.stream.take() else { return };
+        // A better server on probation is dialled anew: there is nothing left to keep it waiting for.
+        self.dialling = None;
         let server = &self.servers[stream.server].uri;
         let reason = error.map_or("it was closed", Status::message);
         tracing::debug!(server, reason, "the stream to the control plane ended");
@@ -320,5 +324,26 @@ impl Driver {
         }
         self.machine.disconnected();
         self.deadlines.clear();
+    }
+}
+
+fn stream(
+    channel: Channel,
+    requests: impl Stream<Item = DiscoveryRequest> + Send + 'static,
+) -> BoxStream<'static, Result<DiscoveryResponse, Status>> {
+    let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(LARGEST_RESPONSE);
+    // A server may hold back its headers until it has a response: the call is part of the stream that is waited for.
+    let responses = async move { client.stream_aggregated_resources(requests).await.map(tonic::Response::into_inner) };
+    responses.try_flatten_stream().boxed()
+}
+
+/// Whether a server answers, on a stream of its own that ends with the answer.
+async fn answers(channel: &Channel, request: DiscoveryRequest) -> Result<(), String> {
+    let requests = futures::stream::once(std::future::ready(request)).chain(futures::stream::pending());
+    match tokio::time::timeout(PATIENCE, stream(channel.clone(), requests).next()).await {
+        Ok(Some(Ok(_))) => Ok(()),
+        Ok(Some(Err(status))) => Err(status.message().to_owned()),
+        Ok(None) => Err("it closed the stream".to_owned()),
+        Err(_) => Err(format!("nothing came for {} s", PATIENCE.as_secs())),
     }
 }

@@ -200,6 +200,17 @@ impl SotwClient {
         None
     }
 
+    /// A request with which to find out whether another server answers, on a stream of its own, while this one goes on.
+    #[must_use]
+    pub fn probe(&self) -> DiscoveryRequest {
+        DiscoveryRequest {
+            node: Some(self.node.clone()),
+            resource_names: self.types[Kind::Listener as usize].entries.keys().cloned().collect(),
+            type_url: Kind::Listener.type_url().to_owned(),
+            ..DiscoveryRequest::default()
+        }
+    }
+
     /// Takes a response.
     pub fn received(&mut self, response: DiscoveryResponse) -> Outcome {
         let (Some(kind), Some(stream)) = (Kind::of(&response.type_url), &self.stream) else { return Outcome::Ignored };

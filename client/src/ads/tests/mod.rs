@@ -244,6 +244,13 @@ async fn the_next_server_stands_in_until_the_first_is_back() {
     until_address(&mut slot, "10.0.0.7:80").await;
 
     let mut first = network.plane("one:1", None);
+    let mut probe = first.ads().await;
+    assert_eq!(probe.hear().await.resource_names, ["l"]);
+    stand_in.give(Kind::ClusterLoadAssignment, "8", vec![assignment("c", &["10.0.0.6:80"])]);
+    until_address(&mut slot, "10.0.0.6:80").await;
+    stand_in.give(Kind::ClusterLoadAssignment, "9", vec![assignment("c", &["10.0.0.7:80"])]);
+    until_address(&mut slot, "10.0.0.7:80").await;
+    probe.give(Kind::Listener, "1", vec![listener("l", "r")]);
     let mut back = first.ads().await;
     stand_in.closed().await;
     assert_eq!(address(&slot.borrow()).as_deref(), Some("10.0.0.7:80"));
@@ -281,6 +288,38 @@ async fn a_server_that_is_reached_but_says_nothing_is_passed_over() {
     let mut ads = second.ads().await;
     give_all(&mut ads, "1", "10.0.0.1:80").await;
     until_address(&mut slot, "10.0.0.1:80").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hanging_first_server_does_not_take_the_stand_ins_place() {
+    let network = Arc::new(Network::default());
+    let _hanging = network.frozen("one:1");
+    let mut second = network.plane("two:1", None);
+    let client = client(&network, &["one:1", "two:1"]);
+    let mut slot = watch(&client, "l");
+    let ads = resolved(&mut second, &mut slot).await;
+    for i in 2..20 {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let address = format!("10.0.0.{i}:80");
+        ads.give(Kind::ClusterLoadAssignment, &address, vec![assignment("c", &[&address])]);
+        let waited = Instant::now();
+        until_address(&mut slot, &address).await;
+        assert!(waited.elapsed() < Duration::from_secs(1), "it listens all the time");
+    }
+    assert!(network.dialled("one:1") > 2, "and the first server is tried again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_hangs_is_dialled_again_even_if_there_is_no_other() {
+    let network = Arc::new(Network::default());
+    let mut connections = network.frozen("one:1");
+    let client = client(&network, &["one:1"]);
+    let _slot = watch(&client, "l");
+    let mut kept = vec![connections.recv().await.unwrap()];
+    let start = Instant::now();
+    kept.push(connections.recv().await.unwrap());
+    let waited = start.elapsed();
+    assert!(waited < Duration::from_secs(40), "a PING is owed after 30 s, and its answer 5 s later: {waited:?}");
 }
 
 #[tokio::test(start_paused = true)]

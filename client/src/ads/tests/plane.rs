@@ -59,6 +59,13 @@ impl Network {
         self.listeners.lock().unwrap().remove(address);
     }
 
+    /// A process that hangs: it is connected to, and does nothing. Returns the connections.
+    pub(super) fn frozen(&self, address: &str) -> mpsc::UnboundedReceiver<DuplexStream> {
+        let (listener, connections) = mpsc::unbounded_channel();
+        self.listeners.lock().unwrap().insert(address.to_owned(), listener);
+        connections
+    }
+
     /// A control plane at an address.
     pub(super) fn plane(&self, address: &str, tls: Option<ServerTlsConfig>) -> Plane {
         let (listener, connections) = mpsc::unbounded_channel();
