@@ -15,9 +15,13 @@ pub mod cache;
 pub mod class;
 mod cluster;
 mod endpoints;
+#[cfg(test)]
+pub(crate) mod fixtures;
 mod listener;
 pub mod name;
 mod route;
+#[cfg(test)]
+mod tests;
 
 /// The four kinds of resource, in the order in which a change goes out: a route must not name a cluster before the
 /// cluster and its endpoints are there.

@@ -8,3 +8,5 @@ pub(crate) mod place;
 pub mod server;
 pub mod sotw;
 mod stream;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! Services and places for the tests of whatever serves them.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use portolan_topology::names::{ClusterName, Locality};
+use portolan_topology::plan::{Carries, Plan, PlannedLocality, Reason, Route, Tier};
+use portolan_topology::policy::EffectivePolicy;
+use portolan_topology::service::{Endpoint, Health};
+use portolan_topology::topology::{Cluster, ControlPlane, Region, Topology};
+
+use crate::catalog::served::{Served, ServedService};
+
+/// A zone of `us-east` in the cluster `use1-a`.
+pub(crate) fn place(zone: &str) -> Locality {
+    place_in("use1-a", zone)
+}
+
+/// A zone of `us-east` in a cluster.
+pub(crate) fn place_in(cluster: &str, zone: &str) -> Locality {
+    let zone = if zone.is_empty() { None } else { Some(zone.parse().unwrap()) };
+    Locality { region: "us-east".parse().unwrap(), zone, cluster: cluster.parse().unwrap() }
+}
+
+/// One region, `us-east`, with zones `a` and `b` and clusters `use1-a` and `use1-b`, each in both.
+pub(crate) fn topology() -> Topology {
+    let region = "us-east".parse().unwrap();
+    let zones: Vec<_> = ["a", "b"].map(|zone| zone.parse().unwrap()).into();
+    let cluster = |name: &str| Cluster {
+        name: name.parse::<ClusterName>().unwrap(),
+        region: "us-east".parse().unwrap(),
+        zones: zones.clone(),
+        network: "default".parse().unwrap(),
+        gateways: Vec::new(),
+        control_plane: ControlPlane { host: "127.0.0.1".to_owned(), port: 7443, voter: true },
+    };
+    let clusters = vec![cluster("use1-a"), cluster("use1-b")];
+    let regions = vec![Region { name: region, zones: zones.clone(), clusters }];
+    Topology { name: "test".to_owned(), regions, links: Vec::new(), failover: BTreeMap::new(), hash: 1 }
+}
+
+/// A ready endpoint.
+pub(crate) fn ready(address: &str) -> Endpoint {
+    Endpoint { address: address.parse().unwrap(), weight: NonZeroU32::MIN, health: Health::Ready }
+}
+
+pub(crate) fn planned(locality: &Locality, weight: u32) -> PlannedLocality {
+    PlannedLocality {
+        locality: locality.clone(),
+        route: Route::Direct,
+        weight: NonZeroU32::new(weight).unwrap(),
+        share: 0.0,
+        tier: Tier::Zone,
+        ready: 0,
+        total: 0,
+        carries: Carries::FractionOfLoad(1.0),
+        because: Reason::Nearest,
+        unhealthy: false,
+    }
+}
+
+/// The service `checkout.shop` on port 8080 with these priorities and endpoints.
+pub(crate) fn service(
+    priorities: Vec<Vec<PlannedLocality>>,
+    endpoints: impl IntoIterator<Item = (Locality, Vec<Endpoint>)>,
+) -> ServedService {
+    let plan = Plan { service: "checkout.shop".parse().unwrap(), client: place("a"), priorities, omitted: Vec::new() };
+    ServedService {
+        port: 8080,
+        plan,
+        endpoints: endpoints.into_iter().map(|(locality, listed)| (locality, Arc::new(listed))).collect(),
+        policy: Arc::new(EffectivePolicy::default()),
+    }
+}
+
+/// `checkout.shop` with all of its endpoints, ready, in the client's zone.
+pub(crate) fn served(addresses: &[&str]) -> Served {
+    let endpoints = addresses.iter().map(|address| ready(address)).collect();
+    Served::Present(Arc::new(service(vec![vec![planned(&place("a"), 1)]], [(place("a"), endpoints)])))
+}

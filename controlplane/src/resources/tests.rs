@@ -1,0 +1,336 @@
+//! What every client needs of a resource, whatever the service.
+
+use std::collections::{BTreeSet, HashSet};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use envoy_types::pb::envoy::config::cluster::v3::cluster::LbPolicy;
+use envoy_types::pb::envoy::config::core::v3::HealthStatus;
+use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use envoy_types::pb::envoy::config::listener::v3::Listener;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
+use envoy_types::pb::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
+use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
+use portolan_client::xds::resources as client;
+use portolan_topology::service::{Endpoint, Health};
+use proptest::prelude::*;
+use prost::Message;
+
+use super::build::build;
+use super::cache::EncodedCache;
+use super::class::ClientClass;
+use super::fixtures::{place, place_in, planned, ready, served, service};
+use super::name::ResourceName;
+use super::*;
+use crate::catalog::served::{Served, ServedService};
+
+const CLASSES: [ClientClass; 7] = [
+    ClientClass::Envoy,
+    ClientClass::GrpcCore,
+    ClientClass::GrpcJs,
+    ClientClass::GrpcGo,
+    ClientClass::GrpcJava,
+    ClientClass::Portolan,
+    ClientClass::Unknown,
+];
+
+fn encoded(kind: Kind, asked: &str, served: &Served, class: ClientClass) -> Encoded {
+    let name = asked.parse::<ResourceName>().ok();
+    match build(kind, &Arc::from(asked), name.as_ref(), served, class) {
+        Lookup::Present(encoded) => encoded,
+        other => panic!("{kind} {asked}: {other:?}"),
+    }
+}
+
+fn decode<T: Message + Default>(encoded: &Encoded) -> T {
+    T::decode(encoded.bytes().clone()).unwrap()
+}
+
+fn assignment(service: ServedService) -> ClusterLoadAssignment {
+    decode(&encoded(Kind::Eds, "checkout.shop:8080", &Served::Present(Arc::new(service)), ClientClass::Envoy))
+}
+
+fn manager(listener: &Listener) -> HttpConnectionManager {
+    let any = listener.api_listener.as_ref().unwrap().api_listener.as_ref().unwrap();
+    HttpConnectionManager::decode(any.value.as_slice()).unwrap()
+}
+
+/// What our own client makes of it; it checks what gRPC's do.
+fn accepted(encoded: &Encoded) -> client::Decoded {
+    let kind = client::Kind::of(encoded.kind().type_url()).unwrap();
+    let any = encoded.to_any();
+    let (name, content) = client::decode(kind, &any).unwrap();
+    assert_eq!(name, **encoded.name());
+    content.unwrap()
+}
+
+#[test]
+fn a_name_leads_from_its_listener_to_its_endpoints_in_every_class() {
+    for class in CLASSES {
+        for (asked, canonical) in [
+            ("checkout.shop", "checkout.shop:8080"),
+            ("checkout.shop:grpc", "checkout.shop:8080"),
+            ("checkout.shop.svc.clusterset.local:8080", "checkout.shop:8080"),
+            ("checkout.shop.svc.cluster.local", "checkout.shop.svc.cluster.local:8080"),
+        ] {
+            let served = served(&["10.0.0.1:80"]);
+            let client::Decoded::Listener(listener) = accepted(&encoded(Kind::Lds, asked, &served, class)) else {
+                panic!()
+            };
+            assert_eq!(listener.routes, client::listener::Routes::Named(canonical.to_owned()));
+            let client::Decoded::RouteConfiguration(routes) = accepted(&encoded(Kind::Rds, canonical, &served, class))
+            else {
+                panic!()
+            };
+            let route = routes.find(asked).unwrap().route.as_ref().unwrap();
+            assert_eq!(route.cluster, canonical);
+            accepted(&encoded(Kind::Eds, canonical, &served, class));
+            if class != ClientClass::Envoy {
+                accepted(&encoded(Kind::Cds, canonical, &served, class));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_listener_has_the_router_without_which_grpc_refuses_it() {
+    let listener: Listener =
+        decode(&encoded(Kind::Lds, "checkout.shop", &served(&["10.0.0.1:80"]), ClientClass::GrpcCore));
+    let filters = manager(&listener).http_filters;
+    assert_eq!(filters.len(), 1);
+    assert_eq!(filters[0].name, "envoy.filters.http.router");
+}
+
+#[test]
+fn what_does_not_exist_fails_at_once_in_each_client() {
+    for class in CLASSES {
+        for asked in ["nothing.shop", "not a name", "grpc/server?xds.resource.listening_address=0.0.0.0:1"] {
+            let listener: Listener = decode(&encoded(Kind::Lds, asked, &Served::Absent, class));
+            let Some(RouteSpecifier::RouteConfig(routes)) = manager(&listener).route_specifier else { panic!() };
+            if class == ClientClass::GrpcJs {
+                assert_eq!(routes.virtual_hosts[0].domains, ["*"]);
+                assert_eq!(routes.virtual_hosts[0].routes, []);
+            } else {
+                assert_eq!(routes.virtual_hosts, []);
+            }
+            let endpoints: ClusterLoadAssignment = decode(&encoded(Kind::Eds, asked, &Served::Absent, class));
+            assert_eq!((endpoints.cluster_name.as_str(), endpoints.endpoints.len()), (asked, 0));
+            let name = asked.parse::<ResourceName>().ok();
+            assert_eq!(build(Kind::Cds, &Arc::from(asked), name.as_ref(), &Served::Absent, class), Lookup::Absent);
+        }
+    }
+}
+
+#[test]
+fn what_is_not_known_yet_is_not_built_but_a_malformed_name_is_known() {
+    for kind in Kind::ALL {
+        let name = "checkout.shop".parse().unwrap();
+        let asked: Arc<str> = "checkout.shop".into();
+        assert_eq!(build(kind, &asked, Some(&name), &Served::NotYet, ClientClass::Envoy), Lookup::Unknown);
+        assert_ne!(build(kind, &asked, None, &Served::NotYet, ClientClass::Envoy), Lookup::Unknown);
+    }
+}
+
+fn cluster(class: ClientClass) -> Cluster {
+    decode(&encoded(Kind::Cds, "checkout.shop:8080", &served(&["10.0.0.1:80"]), class))
+}
+
+#[test]
+fn grpc_gets_two_choices_within_weighted_localities_and_envoy_its_own_form_of_it() {
+    for class in CLASSES {
+        let cluster = cluster(class);
+        let names: Vec<String> = cluster
+            .load_balancing_policy
+            .iter()
+            .flat_map(|policy| &policy.policies)
+            .map(|policy| policy.typed_extension_config.as_ref().unwrap().name.rsplit('.').next().unwrap().to_owned())
+            .collect();
+        match class {
+            ClientClass::Envoy => assert_eq!(names, ["least_request"]),
+            ClientClass::Unknown => {
+                assert_eq!(names, NOTHING);
+                assert_eq!(cluster.lb_policy, i32::from(LbPolicy::RoundRobin));
+            }
+            _ => {
+                assert_eq!(names, ["wrr_locality", "round_robin"]);
+                let policies = &cluster.load_balancing_policy.as_ref().unwrap().policies;
+                let config = policies[0].typed_extension_config.as_ref().unwrap().typed_config.as_ref().unwrap();
+                let wrr = WrrLocality::decode(config.value.as_slice()).unwrap();
+                let within: Vec<_> = wrr.endpoint_picking_policy.unwrap().policies;
+                let within: Vec<_> =
+                    within.into_iter().map(|policy| policy.typed_extension_config.unwrap().name).collect();
+                assert_eq!(
+                    within,
+                    ["envoy.load_balancing_policies.least_request", "envoy.load_balancing_policies.round_robin"]
+                );
+            }
+        }
+        let thresholds = &cluster.circuit_breakers.as_ref().unwrap().thresholds;
+        assert_eq!(
+            thresholds[0].max_requests.as_ref().unwrap().value,
+            100_000,
+            "gRPC enforces 1024 where none is said"
+        );
+        assert_eq!(cluster.outlier_detection.is_some(), class.may_be_envoy());
+        assert!(cluster.typed_extension_protocol_options.len() == 1, "Envoy fails gRPC calls without HTTP/2 options");
+    }
+}
+
+const NOTHING: [&str; 0] = [];
+
+#[test]
+fn a_cluster_carries_how_a_locality_comes_back_and_encodes_the_same_each_time() {
+    let cluster = cluster(ClientClass::Portolan);
+    let ours = &cluster.metadata.as_ref().unwrap().filter_metadata["portolan.dev"];
+    assert_eq!(ours.fields["failbackRampMs"].kind, Some(ValueKind::NumberValue(60_000.0)));
+    assert_eq!(ours.fields["failbackHoldDownMs"].kind, Some(ValueKind::NumberValue(30_000.0)));
+    let versions: BTreeSet<_> =
+        (0..50).map(|_| encoded(Kind::Cds, "checkout.shop:8080", &served(&[]), ClientClass::Envoy).version()).collect();
+    assert_eq!(versions.len(), 1);
+}
+
+fn endpoint(address: &str, health: Health) -> Endpoint {
+    Endpoint { health, ..ready(address) }
+}
+
+#[test]
+fn endpoints_carry_their_health_and_an_unhealthy_locality_overrides_it() {
+    let listed = |last| {
+        vec![
+            endpoint(&format!("10.0.{last}.1:80"), Health::Ready),
+            endpoint(&format!("10.0.{last}.2:80"), Health::NotReady),
+            endpoint(&format!("10.0.{last}.3:80"), Health::Draining),
+        ]
+    };
+    let mut dead = planned(&place("b"), 7);
+    dead.unhealthy = true;
+    let assignment = assignment(service(
+        vec![vec![planned(&place("a"), 3)], vec![dead]],
+        [(place("a"), listed(1)), (place("b"), listed(2))],
+    ));
+    let health: Vec<Vec<HealthStatus>> = assignment
+        .endpoints
+        .iter()
+        .map(|locality| {
+            locality.lb_endpoints.iter().map(|it| HealthStatus::try_from(it.health_status).unwrap()).collect()
+        })
+        .collect();
+    assert_eq!(
+        health,
+        [
+            vec![HealthStatus::Healthy, HealthStatus::Unhealthy, HealthStatus::Draining],
+            vec![HealthStatus::Unhealthy; 3]
+        ]
+    );
+    let locality = assignment.endpoints[0].locality.as_ref().unwrap();
+    assert_eq!((&*locality.region, &*locality.zone, &*locality.sub_zone), ("us-east", "a", "use1-a"));
+    assert_eq!(assignment.endpoints[0].load_balancing_weight.as_ref().unwrap().value, 3);
+    assert!(assignment.policy.unwrap().overprovisioning_factor.unwrap().value >= 100_000);
+}
+
+fn services() -> impl Strategy<Value = ServedService> {
+    let health = prop::sample::select(vec![Health::Ready, Health::NotReady, Health::Draining]);
+    let endpoint = (0..12_u8, 1..5_u32, health).prop_map(|(last, weight, health)| Endpoint {
+        address: ([10, 0, 0, last], 80).into(),
+        weight: NonZeroU32::new(weight).unwrap(),
+        health,
+    });
+    // Endpoints of up to six localities; an address may stand in several, as the contract forbids and the world does.
+    let localities = prop::collection::vec(prop::collection::vec(endpoint, 0..5), 6);
+    let priorities = prop::collection::vec(0..4_usize, 6);
+    (localities, priorities, any::<bool>()).prop_map(|(listed, priority_of, unhealthy)| {
+        let place_of = |index: usize| place_in(["use1-a", "use1-b"][index % 2], ["a", "b", ""][index / 2]);
+        let mut priorities = vec![Vec::new(); 4];
+        for (index, priority) in priority_of.iter().enumerate() {
+            let mut planned = planned(&place_of(index), 1 + u32::try_from(index).unwrap());
+            planned.unhealthy = unhealthy && *priority == 3;
+            priorities[*priority].push(planned);
+        }
+        service(priorities, listed.into_iter().enumerate().map(|(index, listed)| (place_of(index), listed)))
+    })
+}
+
+proptest! {
+    #[test]
+    fn an_assignment_is_never_one_that_a_client_refuses(service in services()) {
+        let listed: HashSet<_> = service.endpoints.values().flat_map(|listed| listed.iter().map(|it| it.address)).collect();
+        let encoded = encoded(Kind::Eds, "checkout.shop:8080", &Served::Present(Arc::new(service)), ClientClass::GrpcGo);
+        let assignment: ClusterLoadAssignment = decode(&encoded);
+        let priorities: BTreeSet<u32> = assignment.endpoints.iter().map(|locality| locality.priority).collect();
+        prop_assert!(priorities.iter().copied().eq(0..u32::try_from(priorities.len()).unwrap()), "no gap");
+        prop_assert!(assignment.endpoints.is_sorted_by_key(|locality| locality.priority));
+        let localities: HashSet<_> = assignment.endpoints.iter().map(|locality| format!("{:?}", locality.locality)).collect();
+        prop_assert_eq!(localities.len(), assignment.endpoints.len(), "a locality once");
+        let mut addresses = HashSet::new();
+        for locality in &assignment.endpoints {
+            prop_assert!(!locality.lb_endpoints.is_empty());
+            prop_assert!(locality.load_balancing_weight.as_ref().unwrap().value > 0);
+            for endpoint in &locality.lb_endpoints {
+                prop_assert!(endpoint.load_balancing_weight.as_ref().unwrap().value > 0);
+                prop_assert!(addresses.insert(format!("{:?}", endpoint.host_identifier)), "an address once");
+            }
+        }
+        prop_assert_eq!(addresses.len(), listed.len(), "and none is lost");
+        accepted(&encoded);
+    }
+}
+
+fn cached(cache: &EncodedCache, kind: Kind, served: &Served, class: ClientClass) -> Encoded {
+    let asked: Arc<str> = "checkout.shop:8080".into();
+    let name = asked.parse().unwrap();
+    match cache.get(kind, &asked, Some(&name), served, &place("a"), class) {
+        Lookup::Present(encoded) => encoded,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn same_bytes(a: &Encoded, b: &Encoded) -> bool {
+    a.bytes().as_ptr() == b.bytes().as_ptr()
+}
+
+#[test]
+fn a_resource_is_encoded_once_for_everybody_who_needs_it() {
+    let cache = EncodedCache::default();
+    let now = served(&["10.0.0.1:80"]);
+    let first = cached(&cache, Kind::Eds, &now, ClientClass::GrpcGo);
+    for class in CLASSES {
+        assert!(same_bytes(&first, &cached(&cache, Kind::Eds, &now, class)), "endpoints suit every class");
+    }
+    assert_eq!(cache.encodes(), 1);
+    let next = served(&["10.0.0.2:80"]);
+    let second = cached(&cache, Kind::Eds, &next, ClientClass::GrpcGo);
+    assert_ne!(first.version(), second.version());
+    assert_eq!(cache.encodes(), 2);
+}
+
+#[test]
+fn a_change_that_leaves_a_resource_as_it_was_leaves_its_bytes_shared() {
+    let cache = EncodedCache::default();
+    let first = cached(&cache, Kind::Cds, &served(&["10.0.0.1:80"]), ClientClass::Envoy);
+    let second = cached(&cache, Kind::Cds, &served(&["10.0.0.2:80"]), ClientClass::Envoy);
+    assert!(same_bytes(&first, &second));
+}
+
+#[test]
+fn classes_do_not_get_each_others_clusters() {
+    let cache = EncodedCache::default();
+    let now = served(&["10.0.0.1:80"]);
+    let envoy = cached(&cache, Kind::Cds, &now, ClientClass::Envoy);
+    let go = cached(&cache, Kind::Cds, &now, ClientClass::GrpcGo);
+    assert_ne!(envoy.version(), go.version());
+    assert!(same_bytes(&envoy, &cached(&cache, Kind::Cds, &now, ClientClass::Envoy)));
+}
+
+#[test]
+fn what_nobody_holds_goes() {
+    let cache = EncodedCache::default();
+    let now = served(&["10.0.0.1:80"]);
+    for number in 0..10_000 {
+        let asked: Arc<str> = format!("s{number}.shop:80").into();
+        let name = asked.parse().unwrap();
+        let _ = cache.get(Kind::Eds, &asked, Some(&name), &now, &place("a"), ClientClass::Envoy);
+    }
+    assert!(cache.len() <= 512, "{}", cache.len());
+}
