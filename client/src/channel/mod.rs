@@ -128,6 +128,9 @@ impl Channel {
     }
 }
 
+#[cfg(test)]
+mod tests;
+
 impl tower::Service<http::Request<tonic::body::Body>> for Channel {
     type Response = http::Response<ResponseBody>;
     type Error = tonic::Status;

@@ -98,6 +98,9 @@ pub(crate) async fn connect(dial: &dyn Dial, address: std::net::SocketAddr) -> R
         let transport = dial.dial(address).await.map_err(|error| format!("{address}: connect: {error}"))?;
         let traffic = Traffic::new();
         let mut builder = h2::client::Builder::new();
+        // A guard for servers, and a count over the connection's life: frames that answer cancelled calls count, and
+        // after 1,024 of them a good connection would be closed with all that is open on it.
+        builder.max_local_error_reset_streams(None);
         builder.initial_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW).enable_push(false);
         let wire = Wire::new(transport, Arc::clone(&traffic));
         let broken = |error: h2::Error| format!("{address}: HTTP/2 handshake: {error}");

@@ -24,6 +24,7 @@ pub(crate) async fn keep(
     dial: Arc<dyn Dial>,
     mut stop: oneshot::Receiver<()>,
 ) {
+    let _only_keeper = endpoint.transport().kept.lock().await;
     let mut backoff = Backoff::new();
     let report = |status| balancer.report(&endpoint, status, Instant::now());
     report(Status::Connecting);

@@ -23,6 +23,9 @@ use arc_swap::ArcSwapOption;
 #[derive(Debug, Default)]
 pub struct Slot {
     current: ArcSwapOption<Connection>,
+    /// Held by the keeper: one that is to stop must be gone before the next one begins, or its last words would come
+    /// after the other's first.
+    kept: tokio::sync::Mutex<()>,
 }
 
 impl Slot {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use portolan_client::channel::{CallError, CallObserver, Channel, Failure, Picked};
+use portolan_client::xds::model::{EndpointHealth, Resolution};
 use tokio::io::copy_bidirectional;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -230,4 +231,22 @@ async fn a_slow_answer_is_waited_for() {
     let (channel, _source) = channel(assignment(vec![vec![locality("a", 1, &[backend.address])]]), 1).await;
     call(&channel).await.unwrap();
     assert_eq!(backend.calls(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_whose_health_flips_fast_is_connected_in_the_end() {
+    let backend = Backend::start().await;
+    let healthy = assignment(vec![vec![locality("a", 1, &[backend.address])]]);
+    let mut unhealthy = healthy.clone();
+    unhealthy.priorities[0][0].endpoints[0].health = EndpointHealth::Unhealthy;
+    let (channel, source) = channel(healthy.clone(), 1).await;
+    for _ in 0..50 {
+        source.send_replace(Resolution::Assignment(unhealthy.clone().into()));
+        tokio::task::yield_now().await;
+        source.send_replace(Resolution::Assignment(healthy.clone().into()));
+        tokio::task::yield_now().await;
+    }
+    connected(&channel, 1).await;
+    channel.ready().await.unwrap();
+    call(&channel).await.unwrap();
 }

@@ -13,7 +13,7 @@ use portolan_client::xds::model::{
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -85,7 +85,7 @@ impl Backend {
         runtime.spawn(async move {
             let listener = listen(address).await;
             listening.send(listener.local_addr().unwrap()).unwrap();
-            let incoming = TcpListenerStream::new(listener);
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
             let stopped = async { drop(stop.await) };
             tonic::transport::Server::builder()
                 .add_service(service)
