@@ -244,7 +244,7 @@ fn malformed_objects_are_refused_with_their_place() {
         "test.yaml:8:26: `fd00::1` is not an address of this slice; expected an IPv4 address",
     );
     refused(&with_slice("addressType: IPV4"), "test.yaml:6:14: unknown address type `IPV4`; expected `IPv4` or `IPv6`");
-    refused(&format!("{SERVICE}\n---\n{SERVICE}"), "test.yaml:3:51: Service shop/checkout stands twice in this file");
+    refused(&format!("{SERVICE}\n---\n{SERVICE}"), "test.yaml:3:50: Service shop/checkout stands twice in this file");
     refused(
         "{apiVersion: discovery.k8s.io/v1beta1, kind: EndpointSlice}",
         "test.yaml:1:1: an EndpointSlice of `discovery.k8s.io/v1beta1`; expected apiVersion `discovery.k8s.io/v1`",
