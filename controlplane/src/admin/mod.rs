@@ -1,0 +1,50 @@
+//! The admin interface: what people ask a control plane, as JSON over HTTP, and what a kubelet and Prometheus ask.
+//!
+//! Two ports: the admin port answers everything and takes writes; the other serves health and metrics alone. Nothing
+//! here plans: it shows what the catalog, the federation and the xDS server have.
+
+mod health;
+
+use std::sync::Arc;
+
+use axum::Router;
+use portolan_federation::Federation;
+use portolan_federation::tls::Refusals;
+use portolan_topology::names::{ClusterName, NodeName};
+use portolan_topology::topology::Topology;
+use prometheus_client::metrics::counter::Counter;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::catalog::LiveCatalog;
+use crate::config::Network;
+use crate::readiness::Readiness;
+use crate::run::Addresses;
+use crate::source::Source;
+use crate::topology_file::TopologyStatus;
+use crate::xds::server::XdsServer;
+
+pub(crate) use health::health_router;
+
+/// Everything that can be asked about.
+pub(crate) struct Admin {
+    pub(crate) cluster: ClusterName,
+    pub(crate) node: NodeName,
+    pub(crate) started: Instant,
+    pub(crate) addresses: Addresses,
+    pub(crate) plaintext_from: Vec<Network>,
+    pub(crate) readiness: Readiness,
+    pub(crate) topology: watch::Receiver<Arc<Topology>>,
+    pub(crate) topology_status: watch::Receiver<Arc<TopologyStatus>>,
+    pub(crate) source: Source,
+    pub(crate) catalog: Arc<LiveCatalog>,
+    pub(crate) federation: Arc<Federation>,
+    pub(crate) xds: XdsServer,
+    pub(crate) xds_refusals: Arc<Refusals>,
+    pub(crate) plaintext_refused: Counter,
+}
+
+/// The admin port.
+pub(crate) fn router(admin: Arc<Admin>) -> Router {
+    health_router(admin)
+}

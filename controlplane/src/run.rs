@@ -1,0 +1,355 @@
+//! The whole control plane: opens its ports, starts each stage, and hands the one's output to the next.
+
+use std::future::pending;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use portolan_federation::disk::Disk;
+use portolan_federation::model::Local;
+use portolan_federation::net::{Listener, Net};
+use portolan_federation::tls::{CredentialsError, Incoming, Refusals, Rule};
+use portolan_federation::{Federation, policy};
+use portolan_topology::policy::PolicySet;
+use portolan_topology::service::LocalServices;
+use portolan_topology::topology::Topology;
+use rand::rngs::StdRng;
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::admin::{self, Admin};
+use crate::catalog::{Demand, LiveCatalog, Streams};
+use crate::config::{Config, SourceFrom, TopologyFrom};
+use crate::ports::{self, Http, Only, PortError};
+use crate::readiness::Readiness;
+use crate::source::files::{FilesError, FilesSource};
+use crate::topology_file::{TopologyError, TopologyFile, TopologyStatus};
+use crate::xds::server::{XdsServer, transport};
+
+/// How long open streams may go on after the end was asked for.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Why a control plane cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The topology cannot be used.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    /// The source cannot be read.
+    #[error(transparent)]
+    Source(#[from] FilesError),
+    /// A port cannot be opened.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// The federation's part cannot start.
+    #[error(transparent)]
+    Federation(#[from] portolan_federation::StartError),
+}
+
+/// Where a control plane listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Addresses {
+    /// Other control planes.
+    pub peers: SocketAddr,
+    /// xDS clients.
+    pub xds: SocketAddr,
+    /// xDS clients in plain text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xds_plaintext: Option<SocketAddr>,
+    /// The admin interface.
+    pub admin: SocketAddr,
+    /// Health and metrics.
+    pub metrics: SocketAddr,
+}
+
+/// A running control plane. Dropping it ends it at once; [`Running::stop`] ends it in order.
+pub struct Running {
+    addresses: Addresses,
+    readiness: Readiness,
+    catalog: Arc<LiveCatalog>,
+    federation: Arc<Federation>,
+    shutdown: CancellationToken,
+    catalog_task: JoinHandle<()>,
+    servers: Vec<AbortOnDropHandle<()>>,
+    _stages: Vec<Box<dyn Send + Sync>>,
+}
+
+impl Running {
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// What is left before it is ready.
+    #[must_use]
+    pub fn readiness(&self) -> &Readiness {
+        &self.readiness
+    }
+
+    /// What it serves.
+    #[must_use]
+    pub fn catalog(&self) -> &Arc<LiveCatalog> {
+        &self.catalog
+    }
+
+    /// Its part of the federation.
+    #[must_use]
+    pub fn federation(&self) -> &Arc<Federation> {
+        &self.federation
+    }
+
+    /// Ends it: ports are closed, plans are on disk, policy's log is as it is.
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        let _ = self.catalog_task.await;
+        let servers = async {
+            for server in self.servers {
+                let _ = server.await;
+            }
+        };
+        // Streams of xDS have no end of their own: those that are still open are cut.
+        let _ = tokio::time::timeout(FAREWELL, servers).await;
+        self.federation.policy().stop().await;
+    }
+}
+
+/// Runs a control plane until `shutdown`.
+pub async fn run(
+    config: Config,
+    net: Arc<dyn Net>,
+    disk: Arc<dyn Disk>,
+    rng: StdRng,
+    shutdown: CancellationToken,
+) -> Result<(), StartError> {
+    let running = start(config, net, disk, rng).await?;
+    shutdown.cancelled().await;
+    running.stop().await;
+    Ok(())
+}
+
+/// Starts a control plane. Once this returns, its ports are open and every stage runs.
+pub async fn start(config: Config, net: Arc<dyn Net>, disk: Arc<dyn Disk>, rng: StdRng) -> Result<Running, StartError> {
+    let started = tokio::time::Instant::now();
+    let readiness = Readiness::new();
+    let mut stages: Vec<Box<dyn Send + Sync>> = Vec::new();
+    let (topology, topology_status) = match config.topology {
+        TopologyFrom::File(path) => {
+            let file = TopologyFile::start(path, config.cluster.clone())?;
+            let streams = (file.topology(), file.status());
+            stages.push(Box::new(file));
+            streams
+        }
+        TopologyFrom::Given(topology) => (topology, watch::channel(Arc::<TopologyStatus>::default()).1),
+    };
+    let trust_domain: Arc<str> = topology.borrow().name.as_str().into();
+    config.credentials.check(&trust_domain, &config.cluster)?;
+    let source = match config.source {
+        SourceFrom::Files(folder) => {
+            let files = FilesSource::start(folder).await?;
+            let source = files.source();
+            stages.push(Box::new(files));
+            source
+        }
+        SourceFrom::Given(source) => source,
+    };
+
+    // Every port is open before anything speaks: a port in use ends the start, not a running system.
+    let (xds_listener, xds) = ports::open(&*net, config.xds.address, "xDS clients", "--xds-addr").await?;
+    let mut plaintext = None;
+    if let Some(port) = config.plaintext {
+        let purpose = "xDS clients in plain text";
+        let (listener, bound) = ports::open(&*net, port.address, purpose, "--xds-plaintext-addr").await?;
+        plaintext = Some((listener, bound, port.from));
+    }
+    let (admin_listener, admin_at) = ports::open(&*net, config.admin, "administration", "--admin-addr").await?;
+    let (metrics_listener, metrics_at) =
+        ports::open(&*net, config.metrics, "health and metrics", "--metrics-addr").await?;
+
+    let federation = portolan_federation::start(
+        portolan_federation::Config {
+            cluster: config.cluster.clone(),
+            node: config.node.clone(),
+            topology: topology.clone(),
+            credentials: config.credentials.clone(),
+            port: config.peers,
+        },
+        net,
+        disk.clone(),
+        rng,
+    )
+    .await?;
+    let federation = Arc::new(federation);
+
+    let (_demand_slot, demand) = watch::channel(Arc::<Demand>::default());
+    let streams = Streams {
+        topology: topology.clone(),
+        local: source.services.clone(),
+        remote: federation.remote(),
+        policy: loaded_policy(federation.policy(), topology.clone()),
+        demand: demand.clone(),
+    };
+    federation.publish(told(source.services.clone(), demand, topology.clone()));
+    let catalog = LiveCatalog::new(config.cluster.clone(), &streams, disk, Timestamp::now());
+    federation.want(catalog.wanted());
+    let shutdown = CancellationToken::new();
+    let catalog_task = tokio::spawn(catalog.clone().run(streams, shutdown.clone()));
+    synced(source.services.clone(), &readiness);
+
+    let addresses = Addresses {
+        peers: federation.peer_addr(),
+        xds,
+        xds_plaintext: plaintext.as_ref().map(|(_, bound, _)| *bound),
+        admin: admin_at,
+        metrics: metrics_at,
+    };
+    let server = XdsServer::new(catalog.clone(), topology.clone(), config.cluster.clone());
+    let refusals = Arc::new(Refusals::new("xds"));
+    let rule = match config.xds.tls {
+        Some(clients) => Rule::Clients { tls: config.credentials.server(clients)?, trust_domain },
+        None => Rule::Plain,
+    };
+    let admin = Arc::new(Admin {
+        cluster: config.cluster,
+        node: config.node,
+        started,
+        addresses,
+        plaintext_from: plaintext.as_ref().map(|(_, _, from)| from.clone()).unwrap_or_default(),
+        readiness: readiness.clone(),
+        topology,
+        topology_status,
+        source,
+        catalog: catalog.clone(),
+        federation: federation.clone(),
+        xds: server.clone(),
+        xds_refusals: refusals.clone(),
+        plaintext_refused: Default::default(),
+    });
+    let mut servers = vec![
+        serve_xds(&server, xds_listener, rule, refusals.clone(), &shutdown),
+        serve_http(admin_listener, admin::router(admin.clone()), &shutdown),
+        serve_http(metrics_listener, admin::health_router(admin.clone()), &shutdown),
+    ];
+    if let Some((listener, _, from)) = plaintext {
+        let only = Only { listener, from, refused: admin.plaintext_refused.clone() };
+        servers.push(serve_xds(&server, Box::new(only), Rule::Plain, refusals, &shutdown));
+    }
+    Ok(Running { addresses, readiness, catalog, federation, shutdown, catalog_task, servers, _stages: stages })
+}
+
+fn serve_xds(
+    server: &XdsServer,
+    listener: Box<dyn Listener>,
+    rule: Rule,
+    refusals: Arc<Refusals>,
+    shutdown: &CancellationToken,
+) -> AbortOnDropHandle<()> {
+    let incoming = Incoming::new(listener, rule, refusals);
+    let router = transport().add_service(server.aggregated()).add_service(server.endpoints());
+    let served = router.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        if let Err(error) = served.await {
+            tracing::error!(%error, "the xDS port is closed");
+        }
+    }))
+}
+
+fn serve_http(
+    listener: Box<dyn Listener>,
+    router: axum::Router,
+    shutdown: &CancellationToken,
+) -> AbortOnDropHandle<()> {
+    let served = axum::serve(Http(listener), router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let ended: io::Result<()> = served.await;
+        if let Err(error) = ended {
+            tracing::error!(%error, "an HTTP port is closed");
+        }
+    }))
+}
+
+/// Ready means that our own cluster is synced; it never waits for a remote.
+fn synced(mut services: watch::Receiver<Arc<LocalServices>>, readiness: &Readiness) {
+    let task = readiness.task("source: the first complete listing");
+    tokio::spawn(async move {
+        if services.wait_for(|services| services.synced).await.is_err() {
+            // The source is gone before it was synced: we will never be ready.
+            pending::<()>().await;
+        }
+        drop(task);
+    });
+}
+
+/// What this cluster tells the others.
+fn told(
+    mut services: watch::Receiver<Arc<LocalServices>>,
+    mut demand: watch::Receiver<Arc<Demand>>,
+    mut topology: watch::Receiver<Arc<Topology>>,
+) -> watch::Receiver<Arc<Local>> {
+    let (slot, receiver) = watch::channel(Arc::default());
+    tokio::spawn(async move {
+        loop {
+            let local = Local {
+                services: services.borrow_and_update().clone(),
+                demand: demand.borrow_and_update().as_ref().clone(),
+                topology_hash: topology.borrow_and_update().hash,
+            };
+            slot.send_replace(Arc::new(local));
+            tokio::select! {
+                () = changed(&mut services) => {}
+                () = changed(&mut demand) => {}
+                () = changed(&mut topology) => {}
+                () = slot.closed() => return,
+            }
+        }
+    });
+    receiver
+}
+
+/// The policy in force; `None` until this node belongs to the group, unless nobody votes: then there is none.
+fn loaded_policy(
+    policy: &policy::Policy,
+    mut topology: watch::Receiver<Arc<Topology>>,
+) -> watch::Receiver<Option<Arc<PolicySet>>> {
+    let (mut set, mut standing) = (policy.set(), policy.standing());
+    let (slot, receiver) = watch::channel(None);
+    tokio::spawn(async move {
+        loop {
+            let belongs = standing.borrow_and_update().group.is_some();
+            let loaded = belongs || topology.borrow_and_update().voters().is_empty();
+            let policy = loaded.then(|| set.borrow_and_update().clone());
+            slot.send_if_modified(|current: &mut Option<Arc<PolicySet>>| {
+                let same = match (&*current, &policy) {
+                    (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+                    (None, None) => true,
+                    _ => false,
+                };
+                *current = policy;
+                !same
+            });
+            tokio::select! {
+                () = changed(&mut set) => {}
+                () = changed(&mut standing) => {}
+                () = changed(&mut topology) => {}
+                () = slot.closed() => return,
+            }
+        }
+    });
+    receiver
+}
+
+/// Waits for the next value; a stream that has ended never has one.
+async fn changed<T>(stream: &mut watch::Receiver<T>) {
+    if stream.changed().await.is_err() {
+        pending().await
+    }
+}
