@@ -6,6 +6,7 @@ pub mod admin;
 pub mod catalog;
 pub mod cli;
 pub mod config;
+mod demand;
 pub mod lrs;
 mod ports;
 pub mod readiness;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use portolan_federation::disk::Disk;
-use portolan_federation::model::Local;
+use portolan_federation::model::{Local, PolicyStanding};
 use portolan_federation::net::{Listener, Net};
 use portolan_federation::tls::{CredentialsError, Incoming, Refusals, Rule};
 use portolan_federation::{Federation, policy};
@@ -25,6 +25,9 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::admin::{self, Admin};
 use crate::catalog::{Demand, LiveCatalog, Streams};
 use crate::config::{Config, SourceFrom, TopologyFrom};
+use crate::demand;
+use crate::lrs::service::LoadReports;
+use crate::lrs::store::LoadStore;
 use crate::ports::{self, Http, Only, PortError};
 use crate::readiness::Readiness;
 use crate::source::files::{FilesError, FilesSource};
@@ -190,7 +193,9 @@ pub async fn start(config: Config, net: Arc<dyn Net>, disk: Arc<dyn Disk>, rng: 
     .await?;
     let federation = Arc::new(federation);
 
-    let (_demand_slot, demand) = watch::channel(Arc::<Demand>::default());
+    let loads = Arc::new(LoadStore::default());
+    let (demand_slot, demand) = watch::channel(Arc::<Demand>::default());
+    tokio::spawn(demand::run(config.cluster.clone(), loads.clone(), demand_slot));
     let streams = Streams {
         topology: topology.clone(),
         local: source.services.clone(),
@@ -198,7 +203,8 @@ pub async fn start(config: Config, net: Arc<dyn Net>, disk: Arc<dyn Disk>, rng: 
         policy: loaded_policy(federation.policy(), topology.clone()),
         demand: demand.clone(),
     };
-    federation.publish(told(source.services.clone(), demand, topology.clone()));
+    let standing = federation.policy().standing();
+    federation.publish(told(source.services.clone(), demand, topology.clone(), standing));
     let catalog = LiveCatalog::new(config.cluster.clone(), &streams, disk, Timestamp::now());
     federation.want(catalog.wanted());
     let shutdown = CancellationToken::new();
@@ -231,30 +237,34 @@ pub async fn start(config: Config, net: Arc<dyn Net>, disk: Arc<dyn Disk>, rng: 
         catalog: catalog.clone(),
         federation: federation.clone(),
         xds: server.clone(),
+        loads: loads.clone(),
         xds_refusals: refusals.clone(),
         plaintext_refused: Default::default(),
     });
+    let load_reports = LoadReports::new(loads, admin.topology.clone(), admin.cluster.clone());
+    let xds_services = (server, load_reports);
     let mut servers = vec![
-        serve_xds(&server, xds_listener, rule, refusals.clone(), &shutdown),
+        serve_xds(&xds_services, xds_listener, rule, refusals.clone(), &shutdown),
         serve_http(admin_listener, admin::router(admin.clone()), &shutdown),
         serve_http(metrics_listener, admin::health_router(admin.clone()), &shutdown),
     ];
     if let Some((listener, _, from)) = plaintext {
         let only = Only { listener, from, refused: admin.plaintext_refused.clone() };
-        servers.push(serve_xds(&server, Box::new(only), Rule::Plain, refusals, &shutdown));
+        servers.push(serve_xds(&xds_services, Box::new(only), Rule::Plain, refusals, &shutdown));
     }
     Ok(Running { addresses, readiness, catalog, federation, shutdown, catalog_task, servers, _stages: stages })
 }
 
 fn serve_xds(
-    server: &XdsServer,
+    (server, loads): &(XdsServer, LoadReports),
     listener: Box<dyn Listener>,
     rule: Rule,
     refusals: Arc<Refusals>,
     shutdown: &CancellationToken,
 ) -> AbortOnDropHandle<()> {
     let incoming = Incoming::new(listener, rule, refusals);
-    let router = transport().add_service(server.aggregated()).add_service(server.endpoints());
+    let services = transport().add_service(server.aggregated()).add_service(server.endpoints());
+    let router = services.add_service(loads.clone().service());
     let served = router.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
     AbortOnDropHandle::new(tokio::spawn(async move {
         if let Err(error) = served.await {
@@ -294,6 +304,7 @@ fn told(
     mut services: watch::Receiver<Arc<LocalServices>>,
     mut demand: watch::Receiver<Arc<Demand>>,
     mut topology: watch::Receiver<Arc<Topology>>,
+    mut policy: watch::Receiver<policy::Standing>,
 ) -> watch::Receiver<Arc<Local>> {
     let (slot, receiver) = watch::channel(Arc::default());
     tokio::spawn(async move {
@@ -302,17 +313,25 @@ fn told(
                 services: services.borrow_and_update().clone(),
                 demand: demand.borrow_and_update().as_ref().clone(),
                 topology_hash: topology.borrow_and_update().hash,
+                policy: standing(&policy.borrow_and_update()),
+                // A control plane that ends says nothing of its cluster's endpoints.
+                failed: false,
             };
             slot.send_replace(Arc::new(local));
             tokio::select! {
                 () = changed(&mut services) => {}
                 () = changed(&mut demand) => {}
                 () = changed(&mut topology) => {}
+                () = changed(&mut policy) => {}
                 () = slot.closed() => return,
             }
         }
     });
     receiver
+}
+
+fn standing(standing: &policy::Standing) -> Option<PolicyStanding> {
+    standing.role.map(|role| PolicyStanding { revision: standing.revision, role })
 }
 
 /// The policy in force; `None` until this node belongs to the group, unless nobody votes: then there is none.

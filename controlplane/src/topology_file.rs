@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use portolan_topology::diagnostic::{Diagnostics, Warning};
+use portolan_topology::diagnostic::{Diagnostics, Warning, nearest, one_of};
 use portolan_topology::names::ClusterName;
 use portolan_topology::topology::Topology;
 use serde::Serialize;
@@ -30,13 +30,13 @@ pub enum TopologyError {
     #[error(transparent)]
     Refused(#[from] Diagnostics),
     /// It does not have our cluster.
-    #[error("{file}: it has no cluster `{cluster}`, which this control plane serves; it has: {known}")]
+    #[error("{file}: it has no cluster `{cluster}`, which this control plane serves; expected {known}")]
     NotOurs {
         /// The file.
         file: String,
         /// Our cluster.
         cluster: ClusterName,
-        /// The clusters that it has.
+        /// The clusters that it has, and the one that may be meant.
         known: String,
     },
 }
@@ -122,8 +122,11 @@ impl TopologyFile {
 pub fn check(file: &str, text: &str, cluster: &ClusterName) -> Result<(Topology, Vec<Warning>), TopologyError> {
     let (topology, warnings) = Topology::parse(file, text)?;
     if topology.cluster(cluster).is_none() {
-        let known: Vec<_> = topology.clusters().map(|cluster| cluster.name.to_string()).collect();
-        let known = known.join(", ");
+        let names = || topology.clusters().map(|cluster| cluster.name.as_str());
+        let mut known = one_of(names());
+        if let Some(meant) = nearest(cluster.as_str(), names()) {
+            known.push_str(&format!("; did you mean `{meant}`?"));
+        }
         return Err(TopologyError::NotOurs { file: file.to_owned(), cluster: cluster.clone(), known });
     }
     Ok((topology, warnings))

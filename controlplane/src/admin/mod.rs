@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::catalog::LiveCatalog;
 use crate::config::Network;
+use crate::lrs::store::LoadStore;
 use crate::readiness::Readiness;
 use crate::run::Addresses;
 use crate::source::Source;
@@ -27,6 +28,7 @@ use crate::xds::server::XdsServer;
 pub(crate) use health::health_router;
 
 /// Everything that can be asked about.
+#[expect(dead_code, reason = "the JSON interface that asks for the rest comes next")]
 pub(crate) struct Admin {
     pub(crate) cluster: ClusterName,
     pub(crate) node: NodeName,
@@ -40,6 +42,7 @@ pub(crate) struct Admin {
     pub(crate) catalog: Arc<LiveCatalog>,
     pub(crate) federation: Arc<Federation>,
     pub(crate) xds: XdsServer,
+    pub(crate) loads: Arc<LoadStore>,
     pub(crate) xds_refusals: Arc<Refusals>,
     pub(crate) plaintext_refused: Counter,
 }

@@ -1,5 +1,6 @@
 //! `portolan serve`: flags and environment become a configuration, and the control plane runs until it is told to end.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -262,8 +263,9 @@ fn start_log(log: Log) {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("info,openraft=warn,sled=warn,chitchat=warn"));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let _ = match log {
-        Log::Text => subscriber.with_ansi(std::env::var_os("NO_COLOR").is_none()).try_init(),
+        Log::Text => subscriber.with_ansi(colour).try_init(),
         Log::Json => subscriber.json().try_init(),
     };
 }
