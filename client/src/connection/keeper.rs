@@ -77,3 +77,67 @@ pub(crate) async fn keep(
 fn drain(driver: Driver) {
     tokio::spawn(driver.drain());
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use futures::future::BoxFuture;
+
+    use super::*;
+    use crate::balancer::LeastRequest;
+    use crate::connection::Transport;
+    use crate::xds::model::{AssignedEndpoint, Assignment, EndpointHealth, LocalityEndpoints};
+
+    /// Counts dials, none of which is ever answered.
+    #[derive(Debug, Default)]
+    struct Silence(AtomicUsize);
+
+    impl Dial for Silence {
+        fn dial(&self, _: SocketAddr) -> BoxFuture<'_, std::io::Result<Box<dyn Transport>>> {
+            self.0.fetch_add(1, Relaxed);
+            Box::pin(std::future::pending())
+        }
+    }
+
+    async fn settle() {
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_keeper_begins_when_the_one_before_it_is_gone() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let endpoints = vec![AssignedEndpoint { address, weight: 1, health: EndpointHealth::Healthy }];
+        let locality = LocalityEndpoints { locality: Default::default(), weight: 1, endpoints };
+        let balancer = Arc::new(Balancer::new(LeastRequest, 1));
+        let assignment = Assignment {
+            cluster: "c".into(),
+            eds_service: "".into(),
+            priorities: vec![vec![locality]],
+            max_requests: None,
+            failback: Default::default(),
+            timeout: None,
+            retry: None,
+            report_load: false,
+        };
+        balancer.assign(Arc::new(assignment), Instant::now());
+        let endpoint = balancer.wanted().remove(0);
+        let dial = Arc::new(Silence::default());
+        let start = || {
+            let (stop, stopped) = oneshot::channel();
+            let (endpoint, balancer, dial) = (Arc::clone(&endpoint), Arc::clone(&balancer), Arc::clone(&dial));
+            tokio::spawn(keep(endpoint, balancer, dial, stopped));
+            stop
+        };
+        let first = start();
+        let _second = start();
+        settle().await;
+        assert_eq!(dial.0.load(Relaxed), 1, "the second waits");
+        drop(first);
+        settle().await;
+        assert_eq!(dial.0.load(Relaxed), 2);
+    }
+}

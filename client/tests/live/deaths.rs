@@ -213,7 +213,7 @@ async fn a_hung_peer_is_given_up_within_seconds() {
     }));
     let failed: Vec<_> = calls.await.into_iter().filter_map(Result::err).collect();
     let took = start.elapsed();
-    assert!(took > Duration::from_millis(1900) && took < Duration::from_secs(4), "{took:?}");
+    assert!(took > Duration::from_millis(1900) && took < Duration::from_secs(5), "{took:?}");
     let to_hung = picked.lock().unwrap().iter().filter(|picked| picked.address == hangs).count();
     assert_eq!(failed.len(), to_hung);
     let failures: Vec<_> = failed.iter().map(|status| CallError::of(status).unwrap().failure).collect();
