@@ -31,7 +31,8 @@ pub(super) struct KindState {
     /// Names to send even if they do not differ.
     again: BTreeSet<Arc<str>>,
     unanswered: VecDeque<Sent>,
-    last_nonce: Option<u64>,
+    /// The number of the last response; 0: there was none.
+    last_nonce: u64,
     sent_version: Arc<str>,
     accepted_version: Arc<str>,
     nack: Option<Arc<str>>,
@@ -119,10 +120,14 @@ impl KindState {
         if names.len() > MAX_NAMES {
             return Err(RequestError::TooManyNames { kind, names: names.len() });
         }
-        let meaning = self.meaning(request);
-        if meaning == Meaning::Stale {
-            return Ok(Effects { meaning, added: Vec::new(), removed: Vec::new() });
-        }
+        let nonce = match (request.nonce.is_empty(), self.issued(request)) {
+            (true, _) => None,
+            (false, Some(nonce)) => Some(nonce),
+            (false, None) => {
+                return Ok(Effects { meaning: Meaning::Stale, added: Vec::new(), removed: Vec::new() });
+            }
+        };
+        let meaning = nonce.map_or(Meaning::Subscription, |nonce| self.answer(nonce, request.error));
         let may_hold = !self.begun && !request.version_info.is_empty();
         let mut wanted: BTreeSet<&str> = names.iter().map(String::as_str).collect();
         self.named |= !names.is_empty();
@@ -136,23 +141,25 @@ impl KindState {
         Ok(Effects { meaning, added, removed })
     }
 
-    fn meaning(&mut self, request: Request<'_>) -> Meaning {
-        if request.nonce.is_empty() {
-            return Meaning::Subscription;
-        }
-        let nonce = request.nonce.parse::<u64>().ok();
-        // An answer to an older response says what became of it, even though its names are out of date.
-        if let Some(position) = self.unanswered.iter().position(|sent| Some(sent.nonce) == nonce) {
+    /// The number of the response that a request answers, if there was such a response.
+    fn issued(&self, request: Request<'_>) -> Option<u64> {
+        let number = request.nonce.strip_prefix(&request.kind.to_string())?.strip_prefix('-')?.parse().ok()?;
+        (1..=self.last_nonce).contains(&number).then_some(number)
+    }
+
+    /// Notes what became of the response `nonce`, be it the last or not.
+    fn answer(&mut self, nonce: u64, error: Option<&str>) -> Meaning {
+        if let Some(position) = self.unanswered.iter().position(|sent| sent.nonce == nonce) {
             let sent = self.unanswered.drain(..=position).next_back();
             if let Some(sent) = sent {
-                match request.error {
+                match error {
                     None => self.accept(sent),
                     Some(error) => self.reject(&sent, error),
                 }
             }
         }
-        match request.error {
-            _ if nonce.is_none() || nonce != self.last_nonce => Meaning::Stale,
+        match error {
+            _ if nonce != self.last_nonce => Meaning::Stale,
             Some(_) => Meaning::Nack,
             None => Meaning::Ack,
         }
@@ -251,7 +258,6 @@ impl KindState {
         &mut self,
         kind: Kind,
         keep_absent: bool,
-        nonce: &mut dyn FnMut() -> u64,
         changed: &mut BTreeSet<Arc<str>>,
     ) -> Option<Response> {
         if !self.is_dirty() {
@@ -301,19 +307,19 @@ impl KindState {
             self.whole = false;
             resources = self.entries.values().filter_map(|entry| entry.held.clone()).collect();
         }
-        Some(self.sent(kind, nonce(), resources))
+        Some(self.sent(kind, resources))
     }
 
-    fn sent(&mut self, kind: Kind, nonce: u64, resources: Vec<Encoded>) -> Response {
+    fn sent(&mut self, kind: Kind, resources: Vec<Encoded>) -> Response {
         let version = self.version();
         self.sent_version = Arc::from(version.as_str());
-        self.last_nonce = Some(nonce);
+        self.last_nonce += 1;
         if self.unanswered.len() == UNANSWERED {
             self.unanswered.pop_front();
         }
-        let sent = Sent { nonce, version: self.sent_version.clone(), resources: resources.clone() };
+        let sent = Sent { nonce: self.last_nonce, version: self.sent_version.clone(), resources: resources.clone() };
         self.unanswered.push_back(sent);
-        Response { kind, version, nonce: nonce.to_string(), resources }
+        Response { kind, version, nonce: format!("{kind}-{}", self.last_nonce), resources }
     }
 
     fn version(&self) -> String {

@@ -42,7 +42,8 @@ pub enum Meaning {
     Ack,
     /// The client refused the last response.
     Nack,
-    /// It answers another response than the last, or one that never was. Its names were ignored.
+    /// It answers another response than the last, or one that never was. Nothing is sent because of it, unless it names
+    /// something new: requests come in order, so even the names of a late one are newer than those before it.
     Stale,
 }
 
@@ -77,7 +78,7 @@ pub struct Response {
     pub kind: Kind,
     /// A hash of the whole subscription's content, whatever part of it the response carries.
     pub version: String,
-    /// Its number on the stream.
+    /// Its type and its number among the responses of that type on the stream.
     pub nonce: String,
     /// The resources, by name.
     pub resources: Vec<Encoded>,
@@ -98,7 +99,6 @@ pub struct Standing {
 #[derive(Debug, Default)]
 pub struct Stream {
     kinds: [KindState; 4],
-    nonces: u64,
 }
 
 impl Stream {
@@ -121,20 +121,16 @@ impl Stream {
     /// Everything that there is to send now, in the order in which it must go: CDS, EDS, LDS, RDS, and the removal of
     /// clusters last, when no route leads to them any more.
     pub fn flush(&mut self) -> Vec<Response> {
-        let Self { kinds, nonces } = self;
+        let kinds = &mut self.kinds;
         let mut responses = Vec::new();
         let mut changed = BTreeSet::new();
-        let mut nonce = || {
-            *nonces += 1;
-            *nonces
-        };
-        responses.extend(kinds[Kind::Cds as usize].respond(Kind::Cds, true, &mut nonce, &mut changed));
+        responses.extend(kinds[Kind::Cds as usize].respond(Kind::Cds, true, &mut changed));
         // An Envoy warms a changed cluster until its endpoints come again, even if they are the same.
         kinds[Kind::Eds as usize].send_again(&changed);
         for kind in [Kind::Eds, Kind::Lds, Kind::Rds] {
-            responses.extend(kinds[kind as usize].respond(kind, false, &mut nonce, &mut BTreeSet::new()));
+            responses.extend(kinds[kind as usize].respond(kind, false, &mut BTreeSet::new()));
         }
-        responses.extend(kinds[Kind::Cds as usize].respond(Kind::Cds, false, &mut nonce, &mut BTreeSet::new()));
+        responses.extend(kinds[Kind::Cds as usize].respond(Kind::Cds, false, &mut BTreeSet::new()));
         responses
     }
 

@@ -20,8 +20,10 @@ enum Step {
     Subscribe(Kind, BTreeSet<usize>),
     /// The server sends what there is.
     Flush,
-    /// The client takes the oldest response that is under way to it, and the server its answer.
+    /// The client takes the oldest response that is under way to it, and answers.
     Deliver,
+    /// The server takes the oldest request that is under way to it.
+    Hear,
     /// The connection breaks: what was under way is lost, the client keeps what it holds and asks again.
     Reconnect,
 }
@@ -36,16 +38,19 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (kind(), prop::collection::btree_set(name(), 0..4)).prop_map(|(kind, names)| Step::Subscribe(kind, names)),
         5 => Just(Step::Flush),
         5 => Just(Step::Deliver),
+        5 => Just(Step::Hear),
         1 => Just(Step::Reconnect),
     ];
-    prop::collection::vec(step, 0..80)
+    prop::collection::vec(step, 0..100)
 }
 
-type Hostile = (Kind, String, Vec<String>, String, Option<String>);
+/// A request's type, version, names, nonce and error.
+type Asked = (Kind, String, Vec<String>, String, Option<String>);
 
 /// Requests of nobody's making: plausible words in implausible places.
-fn requests() -> impl Strategy<Value = Vec<Hostile>> {
-    let words = ["", "a", "b", "*", "1", "2", "3", "00", "-1", "18446744073709551616", "ä\u{0}", "a: b"];
+fn requests() -> impl Strategy<Value = Vec<Asked>> {
+    let words =
+        ["", "a", "b", "*", "CDS-1", "EDS-2", "LDS-1", "00", "EDS--1", "18446744073709551616", "ä\u{0}", "a: b"];
     let word = move || prop::sample::select(words.to_vec()).prop_map(str::to_owned);
     let names = prop::collection::vec(word(), 0..5);
     let kind = prop::sample::select(&Kind::ALL[..]);
@@ -67,6 +72,7 @@ struct World {
     truth: BTreeMap<(Kind, usize), Option<u32>>,
     client: [ClientKind; 4],
     under_way: VecDeque<Response>,
+    requests: VecDeque<Asked>,
     /// The contents that the client ever took, by resource.
     accepted: BTreeSet<(Kind, String, u32)>,
 }
@@ -99,13 +105,21 @@ impl World {
             return;
         }
         let names: Vec<String> = client.wanted.iter().map(|name| NAMES[*name].to_owned()).collect();
-        let request = Request { kind, version_info: &client.version, names: &names, nonce: &client.nonce, error };
+        let request = (kind, client.version.clone(), names, client.nonce.clone(), error.map(str::to_owned));
+        self.requests.push_back(request);
+    }
+
+    fn hear(&mut self) -> bool {
+        let Some((kind, version_info, names, nonce, error)) = self.requests.pop_front() else { return false };
+        let request =
+            Request { kind, version_info: &version_info, names: &names, nonce: &nonce, error: error.as_deref() };
         let effects = self.server.request(request).unwrap();
         for name in effects.added {
             let index = NAMES.iter().position(|known| **known == *name).unwrap();
             let lookup = self.lookup(kind, index);
             self.server.update(kind, &name, lookup);
         }
+        true
     }
 
     fn deliver(&mut self) -> bool {
@@ -162,9 +176,13 @@ impl World {
             Step::Deliver => {
                 self.deliver();
             }
+            Step::Hear => {
+                self.hear();
+            }
             Step::Reconnect => {
                 self.server = Stream::default();
                 self.under_way.clear();
+                self.requests.clear();
                 for kind in Kind::ALL {
                     let client = &mut self.client[kind as usize];
                     client.nonce.clear();
@@ -181,6 +199,7 @@ impl World {
     /// Lets everything that is under way arrive. Fails if that never ends.
     fn settle(&mut self) {
         for _ in 0..100 {
+            while self.hear() {}
             self.step(Step::Flush);
             if self.under_way.is_empty() {
                 return;
@@ -192,7 +211,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
 
     #[test]
     fn in_the_end_a_client_holds_what_is_current(steps in steps()) {

@@ -232,7 +232,7 @@ fn a_name_that_comes_back_on_the_old_nonce_is_answered() {
 }
 
 #[test]
-fn requests_on_an_old_or_invented_nonce_change_nothing() {
+fn an_answer_to_an_older_response_is_no_answer_to_the_last() {
     let mut peer = Peer::default();
     peer.subscribe(Kind::Eds, &["a"]);
     peer.set(Kind::Eds, "a", "1");
@@ -242,16 +242,51 @@ fn requests_on_an_old_or_invented_nonce_change_nothing() {
     peer.flush();
     let new = std::mem::replace(&mut peer.last[Kind::Eds as usize], old);
     let stale = Effects { meaning: Meaning::Stale, added: vec![], removed: vec![] };
-    assert_eq!(peer.subscribe(Kind::Eds, &["b"]), stale);
-    for nonce in ["999", "-1", "x", "18446744073709551616"] {
-        let names = ["b".to_owned()];
-        let request = Request { kind: Kind::Eds, version_info: "", names: &names, nonce, error: Some("no") };
-        assert_eq!(peer.stream.request(request).unwrap(), stale);
-    }
-    assert_eq!(&*peer.stream.names(Kind::Eds), ["a".into()]);
+    assert_eq!(peer.subscribe(Kind::Eds, &["a"]), stale);
+    assert_eq!(peer.flush(), NOTHING);
+    let standing = peer.stream.standing(Kind::Eds);
+    assert_ne!(standing.sent, standing.accepted);
     peer.last[Kind::Eds as usize] = new;
     peer.ack(Kind::Eds, &["a"]);
     assert_eq!(peer.flush(), NOTHING);
+}
+
+#[test]
+fn requests_on_an_invented_nonce_change_nothing() {
+    let mut peer = Peer::default();
+    peer.subscribe(Kind::Eds, &["a"]);
+    peer.set(Kind::Eds, "a", "1");
+    peer.flush();
+    for nonce in ["EDS-2", "EDS-0", "EDS--1", "EDS-", "CDS-1", "1", "x", "EDS-18446744073709551616"] {
+        let names = ["b".to_owned()];
+        let request = Request { kind: Kind::Eds, version_info: "", names: &names, nonce, error: Some("no") };
+        let effects = peer.stream.request(request).unwrap();
+        assert_eq!(effects, Effects { meaning: Meaning::Stale, added: vec![], removed: vec![] }, "{nonce}");
+    }
+    assert_eq!(&*peer.stream.names(Kind::Eds), ["a".into()]);
+    assert_eq!(peer.stream.standing(Kind::Eds).nack, None);
+}
+
+#[test]
+fn a_name_that_went_and_came_back_while_a_response_was_under_way_is_answered() {
+    for kind in [Kind::Eds, Kind::Rds] {
+        let mut peer = Peer::default();
+        peer.subscribe(kind, &["a", "b"]);
+        peer.set(kind, "a", "1");
+        peer.set(kind, "b", "1");
+        peer.flush();
+        peer.ack(kind, &["a", "b"]);
+        let before = peer.last[kind as usize].clone();
+        peer.set(kind, "b", "2");
+        assert_eq!(peer.flush(), [format!("{kind} b=2")]);
+        let under_way = std::mem::replace(&mut peer.last[kind as usize], before);
+        peer.subscribe(kind, &["b"]);
+        assert_eq!(peer.subscribe(kind, &["a", "b"]).added, ["a".into()], "the client forgot it, and will wait for it");
+        peer.set(kind, "a", "1");
+        peer.last[kind as usize] = under_way;
+        peer.ack(kind, &["a", "b"]);
+        assert_eq!(peer.flush(), [format!("{kind} a=1")]);
+    }
 }
 
 #[test]
