@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use portolan_topology::names::{ClusterName, NodeName, ServicePort};
 use portolan_topology::topology::Topology;
 use rand::rngs::StdRng;
@@ -16,6 +17,8 @@ use tonic::transport::Server;
 
 use crate::disk::Disk;
 use crate::hub::{Command, Hub, Inputs, Memory};
+use crate::lists::resource::Place;
+use crate::lists::serve::ListService;
 use crate::model::{Local, Remote};
 use crate::net::{Listener, Net};
 use crate::peers::{self, Links, PeerCourier, PeerService, PolicyService, Shared};
@@ -191,12 +194,16 @@ pub async fn start(
     .await?;
     let (commands, command_queue) = mpsc::unbounded_channel();
     let hub_rng = StdRng::seed_from_u64(rng.random());
-    let (hub, remote) = Hub::new(shared.clone(), Records::new(disk), memory, hub_rng)?;
+    let (hub, remote) = Hub::new(shared.clone(), net.clone(), Records::new(disk), memory, hub_rng)?;
     let inputs = Inputs { commands: command_queue, peers: peer_events, gossip: messages };
+    let region = topology.borrow().cluster(&shared.cluster).map(|cluster| cluster.region.clone());
+    let place = Place { region, cluster: shared.cluster.clone() };
+    let lists = ListService::new(shared.clone(), hub.published(), place);
 
     let server = Server::builder()
         .add_service(PeerServer::new(PeerService::new(shared.clone())))
         .add_service(PolicyGroupServer::new(PolicyService::new(policy.clone())))
+        .add_service(AggregatedDiscoveryServiceServer::new(lists))
         .serve_with_incoming(incoming);
     let dial_rng = StdRng::seed_from_u64(rng.random());
     let tasks = vec![

@@ -1,7 +1,6 @@
 //! The one task that owns what is known of the other clusters and what is told to them, and hands it out as snapshots.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,17 +11,21 @@ use portolan_topology::view::Liveness;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::federation::StartError;
 use crate::gossip::facts::Facts;
 use crate::gossip::node::{Change, Ground, Node};
 use crate::gossip::publish::{Published, Publisher};
-use crate::liveness::Monitor;
+use crate::lists::keep::Lists;
+use crate::lists::subscribe::{ListEvent, Subscriptions};
+use crate::liveness::{Monitor, Round};
 use crate::model::{Local, Remote, RemoteCluster};
+use crate::net::Net;
 use crate::peers::{PeerEvent, Remembered, Shared};
 use crate::store::Records;
-use crate::{proto, remote};
+use crate::{probe, proto, remote};
 
 /// How often gossip's heartbeats are read, states are judged and disagreement is looked for.
 const LOOK: Duration = Duration::from_millis(250);
@@ -62,6 +65,7 @@ pub(crate) struct Inputs {
 /// What is known of the other clusters, and what is told to them.
 pub(crate) struct Hub {
     shared: Arc<Shared>,
+    net: Arc<dyn Net>,
     records: Records,
     rng: StdRng,
     memory: Memory,
@@ -81,22 +85,29 @@ pub(crate) struct Hub {
     publisher: Publisher,
     raised: Option<Instant>,
     published: watch::Sender<Arc<Published>>,
+    lists: Lists,
+    list_events: mpsc::Receiver<ListEvent>,
+    probes: JoinSet<(ClusterName, Round)>,
 }
 
 impl Hub {
     /// Reads what is on disk: it is handed out at once.
     pub(crate) fn new(
         shared: Arc<Shared>,
+        net: Arc<dyn Net>,
         records: Records,
         memory: Memory,
         mut rng: StdRng,
     ) -> Result<(Self, watch::Receiver<Arc<Remote>>), StartError> {
         let epoch = records.epoch()?.saturating_add(1);
         let facts = records.facts()?;
+        let (events, list_events) = mpsc::channel(64);
+        let lists = Lists::load(&records, Subscriptions::new(shared.clone(), events), Instant::now())?;
         let (remote, receiver) = watch::channel(Arc::default());
         let publisher = Publisher::new(proto::Publisher { epoch, incarnation: rng.random() });
         let mut hub = Self {
             shared,
+            net,
             records,
             rng,
             memory,
@@ -112,6 +123,9 @@ impl Hub {
             publisher,
             raised: None,
             published: watch::Sender::default(),
+            lists,
+            list_events,
+            probes: JoinSet::new(),
         };
         hub.follow_topology();
         hub.hand_out();
@@ -132,7 +146,7 @@ impl Hub {
         let mut node = self.join(&ground).await;
         let mut hand_out_at: Option<Instant> = None;
         loop {
-            if self.changed.is_empty() {
+            if self.changed.is_empty() && !self.lists.has_changed() {
                 hand_out_at = None;
             } else {
                 hand_out_at.get_or_insert_with(|| Instant::now() + BATCH);
@@ -143,7 +157,10 @@ impl Hub {
                         receiver.mark_changed();
                         local = Some(receiver);
                     }
-                    Command::Want(receiver) => wanted = Some(receiver),
+                    Command::Want(mut receiver) => {
+                        receiver.mark_changed();
+                        wanted = Some(receiver);
+                    }
                 },
                 Some(event) = peers.recv() => {
                     if let (PeerEvent::Hello { cluster, .. }, Some(node)) = (&event, &node) {
@@ -158,8 +175,22 @@ impl Hub {
                         self.apply(change);
                     }
                 }
-                () = next(&mut local) => self.publish(node.as_mut(), local.as_mut()).await,
-                () = next(&mut wanted) => {}
+                () = next(&mut local) => self.publish(node.as_mut(), &mut local).await,
+                () = next(&mut wanted) => if let Some(wanted) = &mut wanted {
+                    let wanted = wanted.borrow_and_update().clone();
+                    self.lists.want(wanted, Instant::now());
+                    self.lists.subscribe(&self.facts);
+                },
+                Some(event) = self.list_events.recv() => {
+                    let facts = self.facts.get(&event.cluster);
+                    self.lists.receive(event, facts, Instant::now());
+                }
+                Some(Ok((cluster, round))) = self.probes.join_next() => {
+                    let now = Instant::now();
+                    tracing::debug!(%cluster, ?round, "probed a silent cluster's endpoints");
+                    self.monitor.probed(&cluster, round, now);
+                    self.judge(now);
+                }
                 Ok(()) = topology.changed() => self.follow_topology(),
                 _ = look.tick() => {
                     let now = Instant::now();
@@ -168,6 +199,8 @@ impl Hub {
                         node.forget_removed().await;
                     }
                     self.judge(now);
+                    self.probe(now);
+                    self.lists.tick(&self.facts, now);
                 }
                 _ = save.tick() => self.save().await,
                 () = ended(node.as_ref()) => {
@@ -180,7 +213,7 @@ impl Hub {
             if self.raised.is_some_and(|at| at <= Instant::now()) {
                 self.raised = None;
                 node = self.join(&ground).await;
-                self.publish(node.as_mut(), local.as_mut()).await;
+                self.publish(node.as_mut(), &mut local).await;
             }
         }
     }
@@ -223,7 +256,7 @@ impl Hub {
         }
     }
 
-    async fn publish(&mut self, node: Option<&mut Node>, local: Option<&mut watch::Receiver<Arc<Local>>>) {
+    async fn publish(&mut self, node: Option<&mut Node>, local: &mut Option<watch::Receiver<Arc<Local>>>) {
         let (Some(node), Some(local)) = (node, local) else { return };
         // The run at hand speaks for the last epoch; all is said again once that of the next has begun.
         if self.raised.is_some() {
@@ -340,33 +373,67 @@ impl Hub {
     /// Hands out a new snapshot; what did not change is shared with the last one.
     fn hand_out(&mut self) {
         let nothing = Facts::default();
-        for cluster in std::mem::take(&mut self.changed) {
+        let changed = std::mem::take(&mut self.changed);
+        for cluster in &changed {
+            self.lists.facts_changed(cluster, self.facts.get(cluster), Instant::now());
+        }
+        if !changed.is_empty() {
+            self.lists.subscribe(&self.facts);
+        }
+        for cluster in changed {
             let Some(state) = self.states.get(&cluster) else { continue };
             let facts = self.facts.get(&cluster).unwrap_or(&nothing);
             let known = remote::cluster(&cluster, facts, *state, self.monitor.last_heard(&cluster));
             self.clusters.insert(cluster, Arc::new(known));
         }
-        self.remote.send_replace(Arc::new(Remote { clusters: self.clusters.clone(), lists: BTreeMap::new() }));
+        let lists = self.lists.hand_out();
+        self.remote.send_replace(Arc::new(Remote { clusters: self.clusters.clone(), lists }));
     }
 
     async fn save(&mut self) {
         let unsaved = std::mem::take(&mut self.unsaved);
-        let records: Vec<_> = unsaved
+        let mut records: Vec<_> = unsaved
             .iter()
             .filter_map(|cluster| Some(Records::facts_record(cluster, self.facts.get(cluster)?)))
             .collect();
+        let topology = self.shared.topology.borrow().clone();
+        let (lists, list_records) = self.lists.unsaved(|cluster| Some(topology.cluster(cluster)?.region.clone()));
+        records.extend(list_records);
         if records.is_empty() {
             return;
         }
         if let Err(error) = self.records.write(records).await {
-            log_unwritten(&error);
+            tracing::warn!(%error, "what is known of other clusters cannot be written; it is served from memory");
             self.unsaved.extend(unsaved);
+            self.lists.save_again(lists);
         }
     }
-}
 
-fn log_unwritten(error: &io::Error) {
-    tracing::warn!(%error, "what is known of other clusters cannot be written; it is served from memory");
+    /// Begins the rounds of probes that are due.
+    fn probe(&mut self, now: Instant) {
+        for cluster in self.monitor.due(now) {
+            let addresses = self.addresses_of(&cluster);
+            let net = self.net.clone();
+            self.probes.spawn(async move { (cluster, probe::round(net, addresses).await) });
+        }
+    }
+
+    /// Where a cluster's endpoints can be tried from here: at a sample of them, or at its gateways from another network.
+    fn addresses_of(&mut self, cluster: &ClusterName) -> Vec<String> {
+        let topology = self.shared.topology.borrow().clone();
+        let network = |cluster| topology.cluster(cluster).map(|cluster| &cluster.network);
+        if network(cluster) == network(&self.shared.cluster) {
+            let sample = self.lists.sample(cluster, probe::SAMPLE, &mut self.rng);
+            sample.iter().map(ToString::to_string).collect()
+        } else {
+            topology.cluster(cluster).map(|cluster| cluster.gateways.clone()).unwrap_or_default()
+        }
+    }
+
+    /// What is published, for those who serve it.
+    pub(crate) fn published(&self) -> watch::Receiver<Arc<Published>> {
+        self.published.subscribe()
+    }
 }
 
 /// Waits for the next value of a pipe that may not be there.

@@ -11,6 +11,7 @@ mod fixtures;
 mod gossip;
 mod hub;
 pub mod identity;
+mod lists;
 mod liveness;
 pub mod model;
 pub mod net;
@@ -20,6 +21,7 @@ pub mod policy;
 mod proto {
     tonic::include_proto!("portolan.peer.v1");
 }
+mod probe;
 mod remote;
 mod store;
 pub mod tls;

@@ -16,9 +16,7 @@ pub(crate) const SUSPECT_AFTER: Duration = Duration::from_secs(2);
 /// Nothing for this long, and no evidence of death.
 pub(crate) const STALE_AFTER: Duration = Duration::from_secs(60);
 /// The second probe comes soon after the first; later ones watch.
-#[allow(dead_code, reason = "endpoint lists and probes, which come next, use it")]
 const PROBE_AGAIN: Duration = Duration::from_millis(500);
-#[allow(dead_code, reason = "endpoint lists and probes, which come next, use it")]
 const PROBE_EVERY: Duration = Duration::from_secs(5);
 /// Rounds in a row in which nothing answered that corroborate a death.
 const CORROBORATED: u32 = 2;
@@ -37,7 +35,6 @@ pub(crate) struct Round {
 }
 
 #[derive(Debug, Clone)]
-#[allow(dead_code, reason = "endpoint lists and probes, which come next, use it")]
 struct Peer {
     region: RegionName,
     /// When it was last heard, or when we began to listen.
@@ -77,7 +74,6 @@ pub(crate) struct Monitor {
     peers: BTreeMap<ClusterName, Peer>,
 }
 
-#[allow(dead_code, reason = "endpoint lists and probes, which come next, use it")]
 impl Monitor {
     /// Follows the topology: new clusters begin now, those that left are forgotten.
     pub(crate) fn follow(&mut self, topology: &Topology, own: &ClusterName, now: Instant) {
@@ -181,3 +177,6 @@ impl Monitor {
         (all.len() - heard.len()) * 2 > all.len() && !reached
     }
 }
+
+#[cfg(test)]
+mod tests;

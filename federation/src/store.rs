@@ -18,6 +18,9 @@ const FORMAT: u32 = 1;
 const EPOCH: &str = "epoch";
 const FACTS: &str = "facts/";
 
+/// A record to write; without bytes, to remove.
+pub(crate) type Record = (String, Option<Vec<u8>>);
+
 /// The records, as the hub uses them.
 pub(crate) struct Records {
     disk: Arc<dyn Disk>,
@@ -63,7 +66,7 @@ impl Records {
     }
 
     /// The record of what is known of `cluster`.
-    pub(crate) fn facts_record(cluster: &ClusterName, facts: &Facts) -> (String, Option<Vec<u8>>) {
+    pub(crate) fn facts_record(cluster: &ClusterName, facts: &Facts) -> Record {
         let entry = |(key, raw): (_, &bytes::Bytes)| proto::StoredFact { key: format!("{key}"), value: raw.clone() };
         let stored = proto::StoredFacts { format: FORMAT, facts: facts.raw().map(entry).collect() };
         (format!("{FACTS}{cluster}"), Some(stored.encode_to_vec()))
@@ -85,7 +88,7 @@ impl Records {
     }
 
     /// Writes records, or removes those without bytes, away from the runtime's threads.
-    pub(crate) async fn write(&self, records: Vec<(String, Option<Vec<u8>>)>) -> io::Result<()> {
+    pub(crate) async fn write(&self, records: Vec<Record>) -> io::Result<()> {
         let disk = self.disk.clone();
         let write = move || {
             records.into_iter().try_for_each(|(record, bytes)| match bytes {

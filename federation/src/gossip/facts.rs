@@ -116,8 +116,12 @@ impl Facts {
         self.held.iter().filter_map(|(key, held)| Some((key, held.body.as_ref()?)))
     }
 
+    /// What is held for a key and not removed.
+    pub(crate) fn get(&self, key: &Key) -> Option<&Body> {
+        self.held.get(key)?.body.as_ref()
+    }
+
     /// What `service`'s facts come to; `None`: it has none.
-    #[allow(dead_code, reason = "endpoint lists and probes, which come next, use it")]
     pub(crate) fn stamp(&self, service: &ServiceId) -> Option<ServiceStamp> {
         let mut stamp = None;
         let from = Key::Fact(service.clone(), None);

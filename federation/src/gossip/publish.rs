@@ -24,11 +24,20 @@ pub(crate) struct Outgoing {
 
 /// The newest state as published: what endpoint lists are made from.
 #[derive(Debug, Clone, Default)]
-#[allow(dead_code, reason = "endpoint lists and probes, which come next, use it")]
 pub(crate) struct Published {
     pub(crate) services: Arc<LocalServices>,
     /// What the facts of each service come to.
-    pub(crate) stamps: BTreeMap<ServiceId, ServiceStamp>,
+    stamps: BTreeMap<ServiceId, ServiceStamp>,
+    /// The epoch in which it was said.
+    epoch: u64,
+}
+
+impl Published {
+    /// What the facts of `service` come to. Without any, the epoch alone tells how new that is.
+    pub(crate) fn stamp(&self, service: &ServiceId) -> ServiceStamp {
+        let none = || ServiceStamp { version: Version { epoch: self.epoch, sequence: 0 }, count: 0 };
+        self.stamps.get(service).copied().unwrap_or_else(none)
+    }
 }
 
 /// The publisher of one epoch.
@@ -98,7 +107,7 @@ impl Publisher {
                 stamps.entry(service.clone()).or_default().add(version, counts.total);
             }
         }
-        Published { services: local.services.clone(), stamps }
+        Published { services: local.services.clone(), stamps, epoch: self.publisher.epoch }
     }
 
     fn unsay(&mut self, key: &Key) {

@@ -115,7 +115,6 @@ impl ServiceStamp {
 }
 
 /// The service that a fact is about.
-#[allow(dead_code, reason = "endpoint lists and probes, which come next, use it")]
 pub(crate) fn service_of_fact(key: &Key) -> Option<&ServiceId> {
     match key {
         Key::Fact(service, _) => Some(service),

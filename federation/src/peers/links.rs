@@ -22,12 +22,20 @@ pub(crate) enum End {
 /// The streams with one cluster, the best first.
 type Streams = BTreeMap<(End, u64), mpsc::Sender<Bytes>>;
 
+/// A dialled connection that is up.
+#[derive(Debug, Clone)]
+pub(crate) struct Dialled {
+    pub(crate) channel: Channel,
+    /// Another for each connection.
+    pub(crate) id: u64,
+}
+
 /// The registry of live streams and channels.
 #[derive(Default)]
 pub(crate) struct Links {
     outboxes: Mutex<BTreeMap<ClusterName, Streams>>,
     next: AtomicU64,
-    channels: watch::Sender<BTreeMap<ClusterName, Channel>>,
+    channels: watch::Sender<BTreeMap<ClusterName, Dialled>>,
 }
 
 impl Links {
@@ -47,14 +55,17 @@ impl Links {
     }
 
     /// The channels that are up, as they come and go.
-    pub(crate) fn channels(&self) -> watch::Receiver<BTreeMap<ClusterName, Channel>> {
+    pub(crate) fn channels(&self) -> watch::Receiver<BTreeMap<ClusterName, Dialled>> {
         self.channels.subscribe()
     }
 
     pub(super) fn set_channel(&self, cluster: &ClusterName, channel: Option<Channel>) {
         self.channels.send_modify(|channels| {
             match channel {
-                Some(channel) => channels.insert(cluster.clone(), channel),
+                Some(channel) => {
+                    let id = self.next.fetch_add(1, Ordering::Relaxed);
+                    channels.insert(cluster.clone(), Dialled { channel, id })
+                }
                 None => channels.remove(cluster),
             };
         });

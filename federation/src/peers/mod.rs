@@ -18,9 +18,9 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use dial::keep_dialled;
-pub(crate) use links::Links;
+pub(crate) use links::{Dialled, Links};
 pub(crate) use policy::{PeerCourier, PolicyService};
-pub(crate) use server::PeerService;
+pub(crate) use server::{PeerService, identity};
 
 use crate::identity::IdentityError;
 use crate::proto;

@@ -51,7 +51,7 @@ impl PeerCourier {
 impl Courier for PeerCourier {
     async fn call(&self, cluster: &ClusterName, body: Vec<u8>, limit: Duration) -> io::Result<Vec<u8>> {
         let channel = self.shared.links.channels().borrow().get(cluster).cloned();
-        let channel = channel.ok_or(io::ErrorKind::NotConnected)?;
+        let channel = channel.map(|dialled| dialled.channel).ok_or(io::ErrorKind::NotConnected)?;
         let mut client = PolicyGroupClient::new(channel);
         match tokio::time::timeout(limit, client.call(proto::PolicyCall { body: body.into() })).await {
             Ok(Ok(answer)) => Ok(answer.into_inner().body.to_vec()),
