@@ -1,1 +1,7 @@
-//! Stub.
+//! Chaos failover tests: scenarios run against real control planes, backends and clients, faults put in on time, and a
+//! verdict with numbers.
+//!
+//! [`scenario`] is what is to happen and what must hold, [`runner`] makes it happen, [`measure`] says what was seen,
+//! [`verdict`] compares, and [`report`] tells.
+
+pub mod measure;
