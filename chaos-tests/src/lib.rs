@@ -5,3 +5,4 @@
 //! [`verdict`] compares, and [`report`] tells.
 
 pub mod measure;
+pub mod scenario;
