@@ -4,5 +4,10 @@
 //! [`scenario`] is what is to happen and what must hold, [`runner`] makes it happen, [`measure`] says what was seen,
 //! [`verdict`] compares, and [`report`] tells.
 
+pub mod backend;
+mod echo;
 pub mod measure;
+pub mod runner;
 pub mod scenario;
+mod sockets;
+pub mod verdict;
