@@ -4,8 +4,9 @@
 //! [`scenario`] is what is to happen and what must hold, [`runner`] makes it happen, [`measure`] says what was seen,
 //! [`verdict`] compares, and [`report`] tells.
 
-pub mod backend;
+// pub mod backend;
 mod echo;
+mod lifeline;
 pub mod measure;
 pub mod runner;
 pub mod scenario;

@@ -259,7 +259,7 @@ fn kill(kill: &doc::Kill, span: Span, roles: &Roles<'_>, report: &mut Report) ->
             return None;
         }
         (None, None) => {
-            report.error(span, "the kill says of what").expected("`scope` or `role: leader`");
+            report.error(span, "the kill does not say of what").expected("`scope` or `role: leader`");
             return None;
         }
     };

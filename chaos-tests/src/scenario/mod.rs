@@ -3,6 +3,7 @@
 //! A file is parsed and checked whole against the topology that it runs on; a bad one is refused with every mistake's
 //! place. Nothing here runs anything.
 
+pub mod builtin;
 mod check;
 mod document;
 mod expectations;
