@@ -1,0 +1,1 @@
+//! A report of a run made by hand.
