@@ -11,7 +11,6 @@ use anyhow::Context;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
-
 use crate::caller::Caller;
 use crate::echo::echo_server::{Echo, EchoServer};
 use crate::echo::{CallReply, CallRequest};
@@ -63,7 +62,7 @@ impl Echo for Backend {
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let told_to_finish = lifeline::hold();
     let callee = match (&options.calls, &options.bootstrap) {
-        (Some(target), Some(bootstrap)) => Some(Caller::connect(target, bootstrap).await?),
+        (Some(target), Some(bootstrap)) => Some(Caller::connect(target, bootstrap)?),
         _ => None,
     };
     let backend = Backend { name: options.name, latency: Duration::from_millis(options.latency_ms), callee };
@@ -72,7 +71,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     writeln!(stdout, "{LISTENING}").and_then(|()| stdout.flush()).context("cannot tell that it listens")?;
     tonic::transport::Server::builder()
         .add_service(EchoServer::new(backend))
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async { drop(told_to_finish.await) })
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async {
+            drop(told_to_finish.await)
+        })
         .await
         .context("serving failed")
 }

@@ -6,8 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use parking_lot::Mutex;
-use portolan_client::channel::CallObserver;
+use portolan_client::channel::{CallObserver, Channel};
+use portolan_client::xds::bootstrap::{Bootstrap, Origin};
 use tokio::time::Instant;
 use tonic::{Request, Status};
 
@@ -16,13 +18,13 @@ use crate::echo::{CallReply, CallRequest};
 
 /// Calls one service.
 #[derive(Debug, Clone)]
-pub struct Caller {
-    client: EchoClient<portolan_client::Channel>,
+pub(crate) struct Caller {
+    client: EchoClient<Channel>,
 }
 
 /// An attempt as it was sent.
 #[derive(Debug, Clone, Copy)]
-pub struct Sent {
+pub(crate) struct Sent {
     /// To whom.
     pub address: SocketAddr,
     /// When.
@@ -30,19 +32,21 @@ pub struct Sent {
 }
 
 impl Caller {
-    /// A caller of an xDS name, as the bootstrap file says.
-    pub async fn connect(target: &str, bootstrap: &Path) -> anyhow::Result<Self> {
-        let channel = portolan_client::Channel::connect_with(target, bootstrap).await?;
+    /// A caller of an xDS name, as the bootstrap file says. Needs a tokio runtime.
+    pub(crate) fn connect(target: &str, bootstrap: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(bootstrap).with_context(|| bootstrap.display().to_string())?;
+        let bootstrap = Bootstrap::parse(&text, Origin::File(bootstrap.to_owned()))?;
+        let channel = Channel::builder(target).bootstrap(bootstrap).build()?;
         Ok(Self { client: EchoClient::new(channel) })
     }
 
     /// One call.
-    pub async fn call(&self, timeout: Duration) -> Result<CallReply, Status> {
+    pub(crate) async fn call(&self, timeout: Duration) -> Result<CallReply, Status> {
         self.send(Request::new(CallRequest {}), timeout).await
     }
 
     /// One call, and every attempt that it took.
-    pub async fn call_observed(&self, timeout: Duration) -> (Result<CallReply, Status>, Vec<Sent>) {
+    pub(crate) async fn call_observed(&self, timeout: Duration) -> (Result<CallReply, Status>, Vec<Sent>) {
         let attempts = Arc::new(Mutex::new(Vec::with_capacity(1)));
         let seen = Arc::clone(&attempts);
         let mut request = Request::new(CallRequest {});

@@ -5,10 +5,10 @@ use std::io::BufRead;
 use tokio::sync::oneshot;
 
 /// The line on standard input that asks for an end in good order.
-pub const FINISH: &str = "finish";
+pub(crate) const FINISH: &str = "finish";
 
 /// Ends this process at once when standard input ends. The receiver is told when a line there says [`FINISH`].
-pub fn hold() -> oneshot::Receiver<()> {
+pub(crate) fn hold() -> oneshot::Receiver<()> {
     let (finish, told) = oneshot::channel();
     std::thread::spawn(move || {
         let mut finish = Some(finish);

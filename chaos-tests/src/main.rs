@@ -1,2 +1,5 @@
 //! The `portolan-chaos` binary.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    portolan_chaos::cli::main()
+}

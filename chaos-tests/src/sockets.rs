@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// Listens at `address`, also just after another process did.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -17,13 +17,13 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Whether `address` can be listened at now.
 #[must_use]
-pub fn is_free(address: SocketAddr) -> bool {
+pub(crate) fn is_free(address: SocketAddr) -> bool {
     StdListener::bind(address).is_ok()
 }
 
 /// Whether this machine has `address` at all.
 #[must_use]
-pub fn has(address: IpAddr) -> bool {
+pub(crate) fn has(address: IpAddr) -> bool {
     is_free(SocketAddr::new(address, 0))
 }
 
@@ -34,12 +34,12 @@ async fn connect(address: SocketAddr, within: Duration) -> io::Result<TcpStream>
 }
 
 /// Whether somebody accepts connections at `address`.
-pub async fn answers(address: SocketAddr) -> bool {
+pub(crate) async fn answers(address: SocketAddr) -> bool {
     connect(address, Duration::from_secs(1)).await.is_ok()
 }
 
 /// The status code of `GET path` at `address`.
-pub async fn http_status(address: SocketAddr, path: &str) -> io::Result<u16> {
+pub(crate) async fn http_status(address: SocketAddr, path: &str) -> io::Result<u16> {
     let talk = async {
         let mut stream = connect(address, Duration::from_secs(1)).await?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");

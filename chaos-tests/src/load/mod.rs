@@ -71,7 +71,7 @@ impl Clients {
             let bootstrap = paths.bootstrap(&place(&client.locality));
             connecting.spawn(async move {
                 let target = format!("xds:///{}", client.group.service);
-                let caller = Caller::connect(&target, &bootstrap).await?;
+                let caller = Caller::connect(&target, &bootstrap)?;
                 first_call(&client, &caller).await?;
                 anyhow::Ok((index, client, caller))
             });

@@ -7,7 +7,8 @@ use super::record::{Record, Selection};
 /// The 99th percentile of the selected successful calls, and how many they are. `None` without any.
 #[must_use]
 pub fn p99(record: &Record, selection: &Selection) -> Option<(Duration, usize)> {
-    let mut latencies: Vec<_> = record.select(selection).filter(|call| call.ok).map(|call| call.end - call.start).collect();
+    let mut latencies: Vec<_> =
+        record.select(selection).filter(|call| call.ok).map(|call| call.end - call.start).collect();
     let calls = latencies.len();
     percentile(&mut latencies, 99).map(|latency| (latency, calls))
 }

@@ -18,11 +18,7 @@ fn service(text: &str) -> ServiceId {
 }
 
 fn locality(region: &str, zone: &str, cluster: &str) -> Locality {
-    Locality {
-        region: region.parse().unwrap(),
-        zone: Some(zone.parse().unwrap()),
-        cluster: cluster.parse().unwrap(),
-    }
+    Locality { region: region.parse().unwrap(), zone: Some(zone.parse().unwrap()), cluster: cluster.parse().unwrap() }
 }
 
 fn east() -> Scope {
@@ -222,8 +218,9 @@ fn balance_counts_the_callees_of_callees() {
     let mut record = three_regions();
     record.backends[1].service = service("stock.b");
     record.backends[2].service = service("stock.b");
-    record.calls =
-        (0..40).map(|at| Call { callee: Some(BackendId(1 + u16::from(at % 4 == 0))), ..call(0, ms(at), 0, true) }).collect();
+    record.calls = (0..40)
+        .map(|at| Call { callee: Some(BackendId(1 + u16::from(at % 4 == 0))), ..call(0, ms(at), 0, true) })
+        .collect();
     let stock = balance(&record, &service("stock.b"), window(0, 100)).unwrap();
     assert!((stock.max_over_mean - 30.0 / 20.0).abs() < 1e-9, "{stock:?}");
     assert_eq!(balance(&record, &service("other.b"), window(0, 100)), None);

@@ -120,9 +120,8 @@ fn plots(page: &mut String, scenario: &Scenario, observed: &Observed) {
     for (from, by_region) in &series.answered {
         let title = format!("Successful calls of clients in {from}, by the answering region");
         let frame = frame(title.clone(), 170.0, 100.0, "%");
-        let totals: Vec<usize> = (0..series.calls.len())
-            .map(|index| by_region.values().map(|values| values[index]).sum())
-            .collect();
+        let totals: Vec<usize> =
+            (0..series.calls.len()).map(|index| by_region.values().map(|values| values[index]).sum()).collect();
         let layers: Vec<_> = by_region
             .iter()
             .map(|(to, values)| {
@@ -147,7 +146,8 @@ fn plots(page: &mut String, scenario: &Scenario, observed: &Observed) {
     let (p50, p99) = (millis(&series.p50), millis(&series.p99));
     let highest = p99.iter().flatten().copied().fold(0.0, f64::max);
     let frame_of_latency = frame("Latency".to_owned(), 190.0, round_up(highest), " ms");
-    let lines = frame_of_latency.line(window, "p50", "median", &p50) + &frame_of_latency.line(window, "p99", "p99", &p99);
+    let lines =
+        frame_of_latency.line(window, "p50", "median", &p50) + &frame_of_latency.line(window, "p99", "p99", &p99);
     page.push_str("<h2>Latency</h2>\n<p class=\"legend\"><span><i class=\"p50\"></i>median</span>");
     page.push_str("<span><i class=\"p99\"></i>99th percentile</span></p>\n");
     figure(page, "Latency of successful calls", &frame_of_latency.draw(&lines));

@@ -11,7 +11,7 @@ mod tests;
 use std::io;
 use std::path::Path;
 
-pub use json::{Report, report};
+pub use json::{Report, Verdict, report};
 
 use crate::scenario::Scenario;
 use crate::verdict::Observed;

@@ -55,12 +55,14 @@ impl Frame<'_> {
             );
         }
         svg.push_str(content);
-        let every = [1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 300.0, 600.0].into_iter().find(|step| self.seconds / step <= 12.0);
+        let every =
+            [1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 300.0, 600.0].into_iter().find(|step| self.seconds / step <= 12.0);
         let every = every.unwrap_or(self.seconds);
         let mut at = 0.0;
         while at <= self.seconds {
             let (x, y) = (self.x(at), height - BOTTOM + 16.0);
-            let _ = writeln!(svg, "<text class=\"axis\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{at} s</text>");
+            let _ =
+                writeln!(svg, "<text class=\"axis\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{at} s</text>");
             at += every;
         }
         for (at, name) in self.marks {

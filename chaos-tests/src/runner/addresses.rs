@@ -48,7 +48,8 @@ impl Addresses {
     /// An address for one more process.
     pub fn host(&mut self) -> IpAddr {
         let Some((second, third)) = self.block else { return Ipv4Addr::LOCALHOST.into() };
-        let [block, host] = [self.hosts / PER_BLOCK, self.hosts % PER_BLOCK].map(|part| u8::try_from(part).unwrap_or(0));
+        let [block, host] =
+            [self.hosts / PER_BLOCK, self.hosts % PER_BLOCK].map(|part| u8::try_from(part).unwrap_or(0));
         self.hosts += 1;
         Ipv4Addr::new(127, second, third.saturating_add(block), host + 1).into()
     }

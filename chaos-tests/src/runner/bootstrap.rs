@@ -8,7 +8,7 @@ use super::site::{ControlPlaneSite, Site, place};
 
 /// The bootstrap as gRPC defines it.
 #[must_use]
-pub fn bootstrap(site: &Site, client: &Locality, paths: &RunPaths) -> Value {
+pub(super) fn bootstrap(site: &Site, client: &Locality, paths: &RunPaths) -> Value {
     let certs = paths.certs();
     let credentials = json!([{
         "type": "tls",

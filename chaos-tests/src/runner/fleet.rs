@@ -30,7 +30,7 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// All processes.
 #[derive(Debug)]
-pub struct Fleet {
+pub(super) struct Fleet {
     site: Arc<Site>,
     portolan: Portolan,
     paths: RunPaths,
@@ -44,7 +44,7 @@ pub struct Fleet {
 
 /// What a kill did, by place in the site.
 #[derive(Debug, Default)]
-pub struct Kills {
+pub(super) struct Kills {
     /// Control planes.
     pub planes: Vec<(usize, Killed)>,
     /// Backends.
@@ -54,8 +54,9 @@ pub struct Kills {
 impl Fleet {
     /// Nothing runs yet.
     #[must_use]
-    pub fn new(site: Arc<Site>, scenario: Arc<Scenario>, portolan: Portolan, paths: RunPaths) -> Self {
-        let ports: BTreeMap<_, _> = scenario.services.iter().map(|service| (service.id.clone(), service.port)).collect();
+    pub(super) fn new(site: Arc<Site>, scenario: Arc<Scenario>, portolan: Portolan, paths: RunPaths) -> Self {
+        let ports: BTreeMap<_, _> =
+            scenario.services.iter().map(|service| (service.id.clone(), service.port)).collect();
         let kubelet = Kubelet::new(Arc::clone(&site), paths.clone(), ports);
         let planes = site.control_planes.iter().map(|_| None).collect();
         let backends = site.backends.iter().map(|_| None).collect();
@@ -64,7 +65,7 @@ impl Fleet {
     }
 
     /// Starts everything and waits until it is ready.
-    pub async fn start(&mut self) -> anyhow::Result<()> {
+    pub(super) async fn start(&mut self) -> anyhow::Result<()> {
         self.kubelet.write().context("cannot write the clusters' manifests")?;
         let planes: Vec<usize> = (0..self.planes.len()).collect();
         self.start_planes(&planes)?;
@@ -98,7 +99,8 @@ impl Fleet {
     }
 
     async fn start_backends(&mut self, backends: &[usize]) -> anyhow::Result<()> {
-        let launches = backends.iter().map(|backend| self.backend_launch(*backend).start_until(LISTENING, READY_WITHIN));
+        let launches =
+            backends.iter().map(|backend| self.backend_launch(*backend).start_until(LISTENING, READY_WITHIN));
         let started = try_join_all(launches).await?;
         for (backend, process) in backends.iter().zip(started) {
             self.backends[*backend] = Some(process);
@@ -130,7 +132,7 @@ impl Fleet {
     }
 
     /// SIGKILL to everything in `target` that runs, and waits for the ends. `leader` is the plane that leads, if known.
-    pub async fn kill(
+    pub(super) async fn kill(
         &mut self,
         target: &Target,
         backends: bool,
@@ -168,9 +170,8 @@ impl Fleet {
     }
 
     /// Starts again what does not run in `target`, and waits until it is ready. What was scaled away stays away.
-    pub async fn restart(&mut self, target: &Target) -> anyhow::Result<()> {
-        let backends: Vec<usize> =
-            self.in_target(target).filter(|backend| self.backends[*backend].is_none()).collect();
+    pub(super) async fn restart(&mut self, target: &Target) -> anyhow::Result<()> {
+        let backends: Vec<usize> = self.in_target(target).filter(|backend| self.backends[*backend].is_none()).collect();
         self.start_backends(&backends).await?;
         let planes: Vec<usize> =
             self.planes_in(target, None).into_iter().filter(|plane| self.planes[*plane].is_none()).collect();
@@ -183,7 +184,7 @@ impl Fleet {
     }
 
     /// Turns `percent` of each zone's backends in `scope` unready: they go on answering.
-    pub fn degrade(&mut self, scope: &Scope, percent: u32) -> anyhow::Result<()> {
+    pub(super) fn degrade(&mut self, scope: &Scope, percent: u32) -> anyhow::Result<()> {
         let mut zones: BTreeMap<_, Vec<usize>> = BTreeMap::new();
         for backend in self.in_target(&Target::Scope(scope.clone())) {
             let site = &self.site.backends[backend];
@@ -201,7 +202,7 @@ impl Fleet {
 
     /// Takes backends of a service away until each zone has `per_zone`, as a Deployment's controller does: marked as
     /// terminating first, told to finish when that has had time to be seen, gone at last. Returns those that go.
-    pub fn scale(&mut self, service: &ServiceId, per_zone: u16) -> anyhow::Result<Vec<usize>> {
+    pub(super) fn scale(&mut self, service: &ServiceId, per_zone: u16) -> anyhow::Result<Vec<usize>> {
         let mut zones: BTreeMap<_, Vec<usize>> = BTreeMap::new();
         for (index, site) in self.site.backends.iter().enumerate().filter(|(_, site)| site.service == *service) {
             zones.entry(site.locality.clone()).or_default().push(index);
@@ -225,19 +226,19 @@ impl Fleet {
     }
 
     /// An error if a process ended that nobody killed.
-    pub fn check(&mut self) -> anyhow::Result<()> {
+    pub(super) fn check(&mut self) -> anyhow::Result<()> {
         self.planes.iter_mut().chain(&mut self.backends).flatten().try_for_each(Process::check)?;
         Ok(())
     }
 
     /// The control planes that run, by place in the site.
     #[must_use]
-    pub fn living_planes(&self) -> Vec<usize> {
+    pub(super) fn living_planes(&self) -> Vec<usize> {
         (0..self.planes.len()).filter(|plane| self.planes[*plane].is_some()).collect()
     }
 
     /// Kills everything that still runs and waits for it.
-    pub async fn end(&mut self) {
+    pub(super) async fn end(&mut self) {
         let mut processes: Vec<Process> =
             self.planes.iter_mut().chain(&mut self.backends).filter_map(Option::take).collect();
         let killed: Vec<Instant> = processes.iter_mut().map(Process::kill).collect();

@@ -17,7 +17,7 @@ use super::site::Site;
 
 /// A shared handle.
 #[derive(Debug, Clone)]
-pub struct Kubelet {
+pub(super) struct Kubelet {
     state: Arc<Mutex<State>>,
 }
 
@@ -39,7 +39,7 @@ struct State {
 impl Kubelet {
     /// All backends ready, nothing written yet. `ports` are the services' own.
     #[must_use]
-    pub fn new(site: Arc<Site>, paths: RunPaths, ports: BTreeMap<ServiceId, u16>) -> Self {
+    pub(super) fn new(site: Arc<Site>, paths: RunPaths, ports: BTreeMap<ServiceId, u16>) -> Self {
         let backends = site.backends.len();
         let state = State {
             site,
@@ -54,12 +54,12 @@ impl Kubelet {
     }
 
     /// Writes what is not in the folders yet.
-    pub fn write(&self) -> io::Result<()> {
+    pub(super) fn write(&self) -> io::Result<()> {
         self.state.lock().write()
     }
 
     /// Says what backends are from now on; `None`: their pods are gone.
-    pub fn set(&self, backends: &[usize], readiness: Option<Readiness>) -> io::Result<()> {
+    pub(super) fn set(&self, backends: &[usize], readiness: Option<Readiness>) -> io::Result<()> {
         let mut state = self.state.lock();
         for backend in backends {
             state.readiness[*backend] = readiness;
@@ -68,7 +68,7 @@ impl Kubelet {
     }
 
     /// Backends died: they turn unready after `detect`, unless they are back by then.
-    pub fn died(&self, backends: Vec<usize>, detect: Duration) {
+    pub(super) fn died(&self, backends: Vec<usize>, detect: Duration) {
         let mut state = self.state.lock();
         for backend in &backends {
             state.running[*backend] = false;
@@ -88,7 +88,7 @@ impl Kubelet {
     }
 
     /// Backends run again and are ready.
-    pub fn returned(&self, backends: &[usize]) -> io::Result<()> {
+    pub(super) fn returned(&self, backends: &[usize]) -> io::Result<()> {
         let mut state = self.state.lock();
         for backend in backends {
             state.running[*backend] = true;
@@ -98,7 +98,7 @@ impl Kubelet {
     }
 
     /// Leaves a cluster's files as they are, or tends them again.
-    pub fn freeze(&self, cluster: &ClusterName, frozen: bool) -> io::Result<()> {
+    pub(super) fn freeze(&self, cluster: &ClusterName, frozen: bool) -> io::Result<()> {
         let mut state = self.state.lock();
         state.frozen.retain(|name| name != cluster);
         if frozen {

@@ -13,7 +13,7 @@ use portolan_topology::names::{ServiceId, ZoneName};
 
 /// A pod's part of a slice.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pod {
+pub(super) struct Pod {
     /// Its name.
     pub name: String,
     /// Where it listens.
@@ -26,7 +26,7 @@ pub struct Pod {
 
 /// A pod's conditions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Readiness {
+pub(super) enum Readiness {
     /// `ready`, `serving`.
     Ready,
     /// Neither.
@@ -37,7 +37,7 @@ pub enum Readiness {
 
 /// The manifests of one service in one cluster, by file name.
 #[must_use]
-pub fn of_service(service: &ServiceId, port: u16, pods: &[Pod]) -> BTreeMap<String, String> {
+pub(super) fn of_service(service: &ServiceId, port: u16, pods: &[Pod]) -> BTreeMap<String, String> {
     let mut files = BTreeMap::new();
     files.insert(format!("{service}.service.yaml"), service_yaml(service, port));
     let mut slices: BTreeMap<(&ZoneName, u16), Vec<&Pod>> = BTreeMap::new();
@@ -136,7 +136,11 @@ ports:
 }
 
 /// Writes what changed in `folder`, each file whole or not at all. `written` is what was written before.
-pub fn write(folder: &Path, files: BTreeMap<String, String>, written: &mut BTreeMap<String, String>) -> io::Result<()> {
+pub(super) fn write(
+    folder: &Path,
+    files: BTreeMap<String, String>,
+    written: &mut BTreeMap<String, String>,
+) -> io::Result<()> {
     for (name, text) in &files {
         if written.get(name) != Some(text) {
             let half = folder.join(format!(".{name}.new"));
@@ -186,7 +190,8 @@ mod tests {
     fn only_what_changed_is_written_and_what_went_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let mut written = BTreeMap::new();
-        let files = |list: &[(&str, &str)]| list.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect();
+        let files =
+            |list: &[(&str, &str)]| list.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect();
         write(folder.path(), files(&[("a", "1"), ("b", "1")]), &mut written).unwrap();
         // Somebody else's hand: an unchanged file is left alone.
         std::fs::write(folder.path().join("a"), "touched").unwrap();

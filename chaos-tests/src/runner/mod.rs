@@ -1,7 +1,20 @@
 //! Runs a scenario: starts everything, puts the faults in on time, and takes everything down again.
 
 mod addresses;
+mod bootstrap;
+mod fleet;
 mod folder;
+mod kubelet;
+mod live;
 mod manifests;
+mod policy;
+mod portolan;
 mod process;
+mod run;
 mod site;
+mod steps;
+pub mod supervise;
+
+pub use portolan::{AS_PORTOLAN, RunPaths, SUPERVISE};
+pub use run::{Options, run};
+pub use site::{BackendSite, ClientSite, ControlPlaneSite, Site, place};

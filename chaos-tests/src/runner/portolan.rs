@@ -20,7 +20,7 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why a command did not work.
 #[derive(Debug, thiserror::Error)]
-pub enum CommandError {
+pub(super) enum CommandError {
     /// It could not be started.
     #[error("cannot run {program}")]
     Start {
@@ -48,26 +48,26 @@ pub enum CommandError {
 
 /// A build of `portolan`.
 #[derive(Debug, Clone)]
-pub struct Portolan {
+pub(super) struct Portolan {
     ours: PathBuf,
     other: Option<PathBuf>,
 }
 
 impl Portolan {
     /// This binary, or `other`.
-    pub fn new(other: Option<PathBuf>) -> io::Result<Self> {
+    pub(super) fn new(other: Option<PathBuf>) -> io::Result<Self> {
         Ok(Self { ours: std::env::current_exe()?, other })
     }
 
     /// This binary.
     #[must_use]
-    pub fn ours(&self) -> &Path {
+    pub(super) fn ours(&self) -> &Path {
         &self.ours
     }
 
     /// How to serve a cluster; `folder` is the run's.
     #[must_use]
-    pub fn serve(&self, site: &ControlPlaneSite, folder: &RunPaths) -> Launch {
+    pub(super) fn serve(&self, site: &ControlPlaneSite, folder: &RunPaths) -> Launch {
         let cluster = &site.cluster;
         let credentials = folder.certs();
         let path = |path: PathBuf| path.display().to_string();
@@ -101,7 +101,7 @@ impl Portolan {
 
     /// A command line as people type it.
     #[must_use]
-    pub fn command_line(&self, arguments: &[&str]) -> String {
+    pub(super) fn command_line(&self, arguments: &[&str]) -> String {
         let program = match &self.other {
             Some(other) => other.display().to_string(),
             None => format!("{} {AS_PORTOLAN}", self.ours.display()),
@@ -111,7 +111,7 @@ impl Portolan {
     }
 
     /// Runs a command to its end; its standard output if it succeeds.
-    pub async fn run(&self, arguments: &[&str]) -> Result<String, CommandError> {
+    pub(super) async fn run(&self, arguments: &[&str]) -> Result<String, CommandError> {
         let mut command = match &self.other {
             Some(other) => Command::new(other),
             None => {
@@ -198,7 +198,9 @@ impl RunPaths {
             std::fs::create_dir_all(self.data(cluster))?;
             std::fs::create_dir_all(self.manifests(cluster))?;
         }
-        ["certs", "log", "bootstrap", "policy"].iter().try_for_each(|folder| std::fs::create_dir_all(self.0.join(folder)))
+        ["certs", "log", "bootstrap", "policy"]
+            .iter()
+            .try_for_each(|folder| std::fs::create_dir_all(self.0.join(folder)))
     }
 }
 

@@ -17,7 +17,7 @@ const QUOTED_BYTES: u64 = 2_000;
 
 /// Why a process is not there.
 #[derive(Debug, thiserror::Error)]
-pub enum ProcessError {
+pub(super) enum ProcessError {
     /// It could not be started.
     #[error("cannot start {name}")]
     Start {
@@ -51,7 +51,7 @@ pub enum ProcessError {
 
 /// How to start a process.
 #[derive(Debug, Clone)]
-pub struct Launch {
+pub(super) struct Launch {
     /// What people call it.
     pub name: String,
     /// The program.
@@ -66,7 +66,7 @@ pub struct Launch {
 
 /// A running child.
 #[derive(Debug)]
-pub struct Process {
+pub(super) struct Process {
     launch: Launch,
     child: Child,
     stdin: Option<ChildStdin>,
@@ -74,7 +74,7 @@ pub struct Process {
 
 /// A killed child.
 #[derive(Debug, Clone)]
-pub struct Killed {
+pub(super) struct Killed {
     /// What people call it.
     pub name: String,
     /// Just before the signal.
@@ -104,7 +104,7 @@ impl Launch {
     }
 
     /// Starts it; its standard output goes to the log.
-    pub fn start(self) -> Result<Process, ProcessError> {
+    pub(super) fn start(self) -> Result<Process, ProcessError> {
         let started = self.command().and_then(|mut command| {
             let log = File::options().create(true).append(true).open(&self.log)?;
             command.stdout(log).spawn()
@@ -115,7 +115,7 @@ impl Launch {
     }
 
     /// Starts it, and waits until it prints `line`.
-    pub async fn start_until(self, line: &str, within: Duration) -> Result<Process, ProcessError> {
+    pub(super) async fn start_until(self, line: &str, within: Duration) -> Result<Process, ProcessError> {
         let started = self.command().and_then(|mut command| command.stdout(Stdio::piped()).spawn());
         let mut child = started.map_err(|source| self.failed(source))?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
@@ -146,14 +146,8 @@ impl Launch {
 }
 
 impl Process {
-    /// What people call it.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.launch.name
-    }
-
     /// An error if it has ended by itself.
-    pub fn check(&mut self) -> Result<(), ProcessError> {
+    pub(super) fn check(&mut self) -> Result<(), ProcessError> {
         match self.child.try_wait() {
             Ok(Some(status)) => Err(self.launch.ended(status)),
             Ok(None) => Ok(()),
@@ -163,12 +157,12 @@ impl Process {
 
     /// The error that says that it did not come up.
     #[must_use]
-    pub fn not_ready(&self, within: Duration) -> ProcessError {
+    pub(super) fn not_ready(&self, within: Duration) -> ProcessError {
         ProcessError::NotReady { name: self.launch.name.clone(), within, log: tail(&self.launch.log) }
     }
 
     /// Sends SIGKILL; [`Process::gone`] waits for the end.
-    pub fn kill(&mut self) -> Instant {
+    pub(super) fn kill(&mut self) -> Instant {
         let killed = Instant::now();
         if self.launch.killed_by_pipe {
             self.stdin = None;
@@ -180,13 +174,13 @@ impl Process {
     }
 
     /// Waits for the end of a process that was killed at `killed`.
-    pub async fn gone(mut self, killed: Instant) -> io::Result<Killed> {
+    pub(super) async fn gone(mut self, killed: Instant) -> io::Result<Killed> {
         let status = self.child.wait().await?;
         Ok(Killed { name: self.launch.name.clone(), killed, gone: Instant::now(), status })
     }
 
     /// Lets it end in good order by writing `line`, and kills it if it has not `within` that time.
-    pub async fn finish(mut self, line: &str, within: Duration) {
+    pub(super) async fn finish(mut self, line: &str, within: Duration) {
         if let Some(stdin) = &mut self.stdin {
             // A broken pipe means that it is gone already.
             let _ = stdin.write_all(format!("{line}\n").as_bytes()).await;
@@ -207,7 +201,11 @@ fn tail(log: &Path) -> String {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        Ok(if length > QUOTED_BYTES { text.split_once('\n').map_or_else(String::new, |(_, rest)| rest.to_owned()) } else { text })
+        Ok(if length > QUOTED_BYTES {
+            text.split_once('\n').map_or_else(String::new, |(_, rest)| rest.to_owned())
+        } else {
+            text
+        })
     };
     match read() {
         Ok(text) if text.trim().is_empty() => "(it wrote nothing)".to_owned(),

@@ -99,7 +99,12 @@ impl Site {
                     let address = addresses.port(host, common)?;
                     common = common.or(Some(address.port()));
                     let name = format!("{}-{}-{index}", service.id.name(), place(&locality));
-                    backends.push(BackendSite { name, service: service.id.clone(), locality: locality.clone(), address });
+                    backends.push(BackendSite {
+                        name,
+                        service: service.id.clone(),
+                        locality: locality.clone(),
+                        address,
+                    });
                 }
             }
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use portolan_topology::diagnostic::{Report, Span};
 use portolan_topology::document::Spanned;
 use portolan_topology::names::ServiceId;
+use portolan_topology::policy;
 use portolan_topology::topology::Topology;
 use serde_json::json;
 
@@ -36,9 +37,11 @@ pub(super) fn check(file: doc::File, topology: &Topology, report: &mut Report) -
     let services = services(&spec.services, &roles, report);
     let ids: Vec<ServiceId> = services.iter().map(|service| service.id.clone()).collect();
     let clients = clients(&spec.clients, &ids, &roles, report);
-    let policies =
-        spec.policies.iter().filter_map(|policy| policy_document(policy, &ids, &roles, report)).collect::<Vec<_>>();
-    let steps = steps(&spec.steps, &services, &roles, duration, report);
+    let retried = retried(&spec.clients, report);
+    let document = |policy, report: &mut Report| policy_document(policy, &ids, &retried, &roles, report);
+    let mut policies: Vec<String> = spec.policies.iter().filter_map(|policy| document(policy, report)).collect();
+    policies_for_retries(&retried, &mut policies);
+    let steps = steps(&spec.steps, &services, &retried, &roles, duration, report);
     let (name, duration, detect) = (name?, duration?, detect?);
     let whole = steps.len() == spec.steps.len() && services.len() == spec.services.len();
     let scenario = Scenario {
@@ -61,7 +64,9 @@ pub(super) fn check(file: doc::File, topology: &Topology, report: &mut Report) -
         Some(expect) if !expect.is_empty() => Expectations { scenario: &scenario, roles: &roles }.all(expect, report),
         other => {
             let span = other.as_ref().map_or(spec.duration.span, |expect| expect.span);
-            report.error(span, "the scenario expects nothing, so it would prove nothing").expected("`expect` with entries");
+            report
+                .error(span, "the scenario expects nothing, so it would prove nothing")
+                .expected("`expect` with entries");
             Vec::new()
         }
     };
@@ -77,7 +82,9 @@ fn sizes(scenario: &Scenario, topology: &Topology, services: Span, clients: Span
         })
         .sum();
     if backends > MOST_BACKENDS {
-        report.error(services, format!("{backends} backends")).expected(format!("at most {MOST_BACKENDS}: each is a process"));
+        report
+            .error(services, format!("{backends} backends"))
+            .expected(format!("at most {MOST_BACKENDS}: each is a process"));
     }
     let (mut count, mut rate) = (0, 0.0);
     for group in &scenario.clients {
@@ -169,6 +176,7 @@ fn clients(list: &[doc::Clients], ids: &[ServiceId], roles: &Roles<'_>, report: 
 fn steps(
     list: &[Spanned<doc::Step>],
     services: &[Service],
+    retried: &BTreeSet<ServiceId>,
     roles: &Roles<'_>,
     duration: Option<Duration>,
     report: &mut Report,
@@ -184,13 +192,15 @@ fn steps(
         let at = time(&raw.at, report);
         if let (Some(at), Some(duration)) = (at, duration) {
             if at >= duration {
-                report.error(raw.at.span, "the step comes when the scenario is over").expected("a time before `duration`");
+                report
+                    .error(raw.at.span, "the step comes when the scenario is over")
+                    .expected("a time before `duration`");
             } else if at < previous {
                 report.error(raw.at.span, "the step comes before the one above it").expected("steps in order of time");
             }
             previous = at;
         }
-        let action = action(raw, services, roles, report);
+        let action = action(raw, services, retried, roles, report);
         if let (Some(name), Some(at), Some(action)) = (name, at, action) {
             checked.push(Step { name, at, action });
         }
@@ -198,7 +208,13 @@ fn steps(
     checked
 }
 
-fn action(step: &Spanned<doc::Step>, services: &[Service], roles: &Roles<'_>, report: &mut Report) -> Option<Action> {
+fn action(
+    step: &Spanned<doc::Step>,
+    services: &[Service],
+    retried: &BTreeSet<ServiceId>,
+    roles: &Roles<'_>,
+    report: &mut Report,
+) -> Option<Action> {
     let ids: Vec<ServiceId> = services.iter().map(|service| service.id.clone()).collect();
     let mut actions: Vec<Option<Action>> = Vec::new();
     if let Some(kill) = &step.kill {
@@ -223,7 +239,7 @@ fn action(step: &Spanned<doc::Step>, services: &[Service], roles: &Roles<'_>, re
         actions.push(roles.scope(&undrain.scope, report).map(|scope| Action::Undrain { scope }));
     }
     if let Some(policy) = &step.policy {
-        actions.push(policy_document(policy, &ids, roles, report).map(|document| Action::Policy { document }));
+        actions.push(policy_document(policy, &ids, retried, roles, report).map(|document| Action::Policy { document }));
     }
     if let Some(scale) = &step.scale {
         actions.push(self::scale(scale, &ids, services, report));
@@ -240,8 +256,7 @@ fn action(step: &Spanned<doc::Step>, services: &[Service], roles: &Roles<'_>, re
 fn kill(kill: &doc::Kill, span: Span, roles: &Roles<'_>, report: &mut Report) -> Option<Action> {
     let everything = [doc::What::Backends, doc::What::ControlPlane];
     let what = kill.what.as_ref().map_or(&everything[..], |what| what);
-    let (backends, control_planes) =
-        (what.contains(&doc::What::Backends), what.contains(&doc::What::ControlPlane));
+    let (backends, control_planes) = (what.contains(&doc::What::Backends), what.contains(&doc::What::ControlPlane));
     if let Some(what) = kill.what.as_ref().filter(|what| what.is_empty()) {
         report.error(what.span, "`what` is empty").expected("`backends`, `controlPlane` or both");
     }
@@ -273,16 +288,13 @@ fn target(text: &Spanned<doc::ScopeText>, roles: &Roles<'_>, report: &mut Report
     }
 }
 
-fn scale(
-    scale: &Spanned<doc::Scale>,
-    ids: &[ServiceId],
-    services: &[Service],
-    report: &mut Report,
-) -> Option<Action> {
+fn scale(scale: &Spanned<doc::Scale>, ids: &[ServiceId], services: &[Service], report: &mut Report) -> Option<Action> {
     let id = service(&scale.service, ids, report)?;
     let now = services.iter().find(|service| service.id == id)?.backends_per_zone;
     let per_zone = match (&scale.percent, &scale.to) {
-        (Some(percent), None) => u16::try_from((u64::from(now) * u64::from(**percent)).div_ceil(100)).unwrap_or(u16::MAX),
+        (Some(percent), None) => {
+            u16::try_from((u64::from(now) * u64::from(**percent)).div_ceil(100)).unwrap_or(u16::MAX)
+        }
         (None, Some(to)) => **to,
         _ => {
             report.error(scale.span, "`scale` needs one figure").expected("either `percent` or `to`");
@@ -303,31 +315,71 @@ fn scale(
 fn policy_document(
     spec: &Spanned<serde_json::Value>,
     ids: &[ServiceId],
+    retried: &BTreeSet<ServiceId>,
     roles: &Roles<'_>,
     report: &mut Report,
 ) -> Option<String> {
     let mut value = spec.value.clone();
     roles.substitute(&mut value, spec.span, report);
-    let target = value.get("targetRefs").and_then(|targets| targets.get(0));
-    let text = |field: &str| target.and_then(|target| target.get(field)).and_then(serde_json::Value::as_str);
-    let namespace = match (text("kind"), text("name")) {
-        (Some("Service"), Some(name)) => ids.iter().find(|id| id.name() == name).map(ServiceId::namespace),
-        (Some("Namespace"), Some(name)) => ids.iter().find(|id| id.namespace() == name).map(ServiceId::namespace),
+    let target = value.get("targetRefs").and_then(|targets| targets.get(0)).cloned().unwrap_or_default();
+    let text = |field: &str| target.get(field).and_then(serde_json::Value::as_str);
+    let service = match (text("kind"), text("name")) {
+        (Some("Service"), Some(name)) => ids.iter().find(|id| id.name() == name),
+        (Some("Namespace"), Some(name)) => ids.iter().find(|id| id.namespace() == name),
         _ => None,
     };
-    let (Some(namespace), Some(name)) = (namespace, text("name")) else {
+    let (Some(service), Some(name)) = (service, text("name")) else {
         report
             .error(spec.span, "the policy is for no service of this scenario")
             .expected("`targetRefs` that name a Service or Namespace of `services`");
         return None;
     };
-    let document = json!({
+    if let Some(fields) = value.as_object_mut().filter(|_| retried.contains(service)) {
+        fields.entry("retry").or_insert_with(|| json!({}));
+    }
+    let document = policy_yaml(name, service.namespace(), &value);
+    if let Err(refused) = policy::document::parse("the policy", &document, Some(roles.topology())) {
+        for mistake in refused.iter() {
+            report.error(spec.span, mistake.message.clone()).expected.clone_from(&mistake.expected);
+        }
+        return None;
+    }
+    Some(document)
+}
+
+/// A TrafficPolicy as JSON, which is YAML too.
+fn policy_yaml(name: &str, namespace: &str, spec: &serde_json::Value) -> String {
+    json!({
         "apiVersion": super::API_VERSION,
         "kind": "TrafficPolicy",
         "metadata": {"name": format!("chaos-{name}"), "namespace": namespace},
-        "spec": value,
-    });
-    Some(document.to_string())
+        "spec": spec,
+    })
+    .to_string()
+}
+
+/// The services whose clients retry. Retries are a service's policy, so that its clients agree.
+fn retried(list: &[doc::Clients], report: &mut Report) -> BTreeSet<ServiceId> {
+    for raw in list {
+        if list.iter().any(|other| *other.service == *raw.service && other.retries != raw.retries) {
+            report
+                .error(raw.service.span, format!("some clients of `{}` retry and others do not", *raw.service))
+                .expected("the same `retries` for all clients of a service: it becomes a TrafficPolicy");
+        }
+    }
+    list.iter().filter(|raw| raw.retries).filter_map(|raw| raw.service.parse().ok()).collect()
+}
+
+/// Policies for services whose clients retry and that no policy of the scenario names.
+fn policies_for_retries(retried: &BTreeSet<ServiceId>, policies: &mut Vec<String>) {
+    for service in retried {
+        let name = service.name();
+        let spec = json!({"targetRefs": [{"group": "", "kind": "Service", "name": name}], "retry": {}});
+        let begins = format!("\"name\":\"chaos-{name}\",\"namespace\":\"{}\"", service.namespace());
+        if !policies.iter().any(|policy| policy.contains(&begins)) {
+            policies.push(policy_yaml(name, service.namespace(), &spec));
+        }
+    }
 }
 
 /// A time of `5s`, `62ms` or `1m30s`; `None` after a mistake was reported.
@@ -374,4 +426,3 @@ pub(super) fn optional<T, U>(given: Option<&T>, check: impl FnOnce(&T) -> Option
         Some(value) => check(value).map(Some),
     }
 }
-

@@ -221,8 +221,7 @@ impl Expectations<'_> {
             return None;
         };
         let sum: f64 = targets.iter().map(|target| f64::from(target.weight)).sum();
-        let shares =
-            targets.iter().map(|target| (target.region.clone(), f64::from(target.weight) / sum)).collect();
+        let shares = targets.iter().map(|target| (target.region.clone(), f64::from(target.weight) / sum)).collect();
         Some(Wanted::RegionShares { shares, tolerance_points, from_topology: true })
     }
 
@@ -314,7 +313,10 @@ impl Expectations<'_> {
 fn in_zone(bounds: &Spanned<doc::Bounds>, report: &mut Report) -> Option<Wanted> {
     let (min, max) = (bounds.min.unwrap_or(0.0), bounds.max.unwrap_or(100.0));
     let percents = 0.0..=100.0;
-    if (bounds.min.is_none() && bounds.max.is_none()) || !percents.contains(&min) || !percents.contains(&max) || min > max
+    if (bounds.min.is_none() && bounds.max.is_none())
+        || !percents.contains(&min)
+        || !percents.contains(&max)
+        || min > max
     {
         report.error(bounds.span, "not bounds").expected("`min`, `max` or both, from 0 to 100");
         return None;

@@ -107,7 +107,9 @@ impl<'a> Roles<'a> {
         };
         let regions = &self.topology.regions;
         let scopes: Vec<(Scope, usize)> = match kind.as_str() {
-            "region" => regions.iter().map(|region| (Scope::Region(region.name.clone()), region.clusters.len())).collect(),
+            "region" => {
+                regions.iter().map(|region| (Scope::Region(region.name.clone()), region.clusters.len())).collect()
+            }
             "cluster" => self
                 .topology
                 .clusters()

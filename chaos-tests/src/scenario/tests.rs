@@ -162,7 +162,8 @@ fn an_expectation_needs_a_thousand_calls_and_a_share_five_thousand() {
     let said = read(&GOOD.replacen("rate: 200", "rate: 96", 1)).unwrap_err();
     insta::assert_snapshot!(said, @"s.yaml:13:7: 4992 calls are behind the expectation `split`; expected at least 5000: a higher `rate` or a longer window");
     assert!(read(&GOOD.replacen("rate: 200", "rate: 97", 1)).is_ok());
-    let no_share = GOOD.replacen("    - {name: split, from: 12s, until: 25s, clientsIn: $lost, regionShares: topology}\n", "", 1);
+    let no_share =
+        GOOD.replacen("    - {name: split, from: 12s, until: 25s, clientsIn: $lost, regionShares: topology}\n", "", 1);
     assert!(read(&no_share.replacen("rate: 200", "rate: 17", 1)).is_ok());
     let said = read(&no_share.replacen("rate: 200", "rate: 16", 1)).unwrap_err();
     assert!(said.contains("960 calls are behind the expectation `moved`; expected at least 1000"), "{said}");

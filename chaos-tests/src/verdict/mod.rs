@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use portolan_topology::policy::Scope;
 
-use crate::measure::{
-    Selection, Window, balance, in_zone, moved, p99, ramp, shares_by_cluster, shares_by_region,
+use crate::measure::{Selection, Window, balance, in_zone, moved, p99, ramp, shares_by_cluster, shares_by_region};
+use crate::scenario::{
+    Action, Between, Expectation, FEWEST_CALLS, FEWEST_CALLS_BEHIND_A_SHARE, Scenario, Target, Wanted,
 };
-use crate::scenario::{Action, Between, Expectation, FEWEST_CALLS, FEWEST_CALLS_BEHIND_A_SHARE, Scenario, Target, Wanted};
 
 pub use observed::{Ended, Observed, StepTime, Trouble, Write};
 pub use wording::{list, percents, spoken};
@@ -34,7 +34,7 @@ pub struct Outcome {
 /// What became of every expectation, in the scenario's order; what went wrong with the scenario's own commands follows.
 #[must_use]
 pub fn judge(scenario: &Scenario, observed: &Observed) -> Vec<Outcome> {
-    let judge = Judge { scenario, observed };
+    let judge = Judge { observed };
     let expectations = scenario.expectations.iter().map(|expectation| judge.one(expectation));
     let troubles = observed.troubles.iter().map(|trouble| Outcome {
         name: trouble.what.clone(),
@@ -62,7 +62,6 @@ pub fn killed_scope(action: &Action) -> Option<&Scope> {
 }
 
 struct Judge<'a> {
-    scenario: &'a Scenario,
     observed: &'a Observed,
 }
 
@@ -182,8 +181,11 @@ impl Judge<'_> {
     fn process_gone(&self, step: usize) -> (bool, String, String) {
         let wanted = "killed, and nobody answers there".to_owned();
         let ended: Vec<&Ended> = self.observed.ended.iter().filter(|ended| ended.step == step).collect();
-        let not_gone: Vec<String> =
-            ended.iter().filter(|ended| !ended.by_kill || ended.still_answers).map(|ended| ended.name.clone()).collect();
+        let not_gone: Vec<String> = ended
+            .iter()
+            .filter(|ended| !ended.by_kill || ended.still_answers)
+            .map(|ended| ended.name.clone())
+            .collect();
         match (ended.as_slice(), not_gone.as_slice()) {
             ([], _) => (false, "no process was killed".to_owned(), wanted),
             ([one], []) => (true, format!("{} gone after {}", one.name, spoken(one.took)), wanted),

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Duration;
 
-/// `210 ms`, `1.5 s`, `2 min`.
+/// `210 ms`, `1.5 s`, `90 s`.
 #[must_use]
 pub fn spoken(duration: Duration) -> String {
     let millis = duration.as_millis();
     if millis < 1_000 {
         format!("{millis} ms")
-    } else if millis % 1_000 == 0 {
+    } else if millis.is_multiple_of(1_000) {
         format!("{} s", millis / 1_000)
     } else {
         format!("{:.1} s", duration.as_secs_f64())
