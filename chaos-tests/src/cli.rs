@@ -87,10 +87,7 @@ fn as_portolan(arguments: Vec<OsString>) -> ExitCode {
     if arguments.get(1).is_some_and(|command| command == "serve") {
         drop(lifeline::hold());
     }
-    {
-        drop(arguments);
-        ExitCode::FAILURE
-    }
+    portolan_controlplane::cli::main(arguments)
 }
 
 fn serve_backend(options: backend::Options) -> anyhow::Result<ExitCode> {

@@ -119,7 +119,8 @@ async fn first_call(client: &ClientSite, caller: &Caller) -> anyhow::Result<()> 
                 let (service, locality) = (&client.group.service, &client.locality);
                 let within = FIRST_CALL_WITHIN.as_secs();
                 anyhow::bail!(
-                    "no client in {locality} got an answer from {service} within {within} s; the last said: {status}"
+                    "no client in {locality} got an answer from {service} within {within} s; the last said: {}",
+                    status.message()
                 );
             }
             Err(_) => tokio::time::sleep(TRY_EVERY).await,
@@ -192,6 +193,6 @@ impl CallsOf {
             let at = [pair[0].at, pair[1].at].map(|at| self.log.since_zero(at));
             sent_to(&pair[0]).map(|backend| (backend, at[0], at[1]))
         });
-        self.log.push(call, earlier, result.err().map(|status| status.to_string()));
+        self.log.push(call, earlier, result.err().map(|status| format!("{:?}: {}", status.code(), status.message())));
     }
 }
