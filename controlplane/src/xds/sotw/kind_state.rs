@@ -66,6 +66,8 @@ struct Sent {
     nonce: u64,
     version: Arc<str>,
     resources: Vec<Encoded>,
+    /// Names that were in it and are not subscribed to any more. The client may still refuse it because of them.
+    forgotten: Vec<Arc<str>>,
 }
 
 impl Entry {
@@ -185,7 +187,8 @@ impl KindState {
         self.nack = Some(clip(error).into());
         self.whole = true;
         let named: Vec<_> = sent.resources.iter().filter(|encoded| mentions(error, encoded.name())).collect();
-        let suspects: Vec<_> = if named.is_empty() {
+        let blames_another = sent.forgotten.iter().any(|name| mentions(error, name));
+        let suspects: Vec<_> = if named.is_empty() && !blames_another {
             let new = |encoded: &&Encoded| {
                 self.entries
                     .get(encoded.name())
@@ -213,7 +216,11 @@ impl KindState {
             self.dirty.remove(name);
             self.again.remove(name);
             for sent in &mut self.unanswered {
+                let before = sent.resources.len();
                 sent.resources.retain(|encoded| encoded.name() != name);
+                if sent.resources.len() < before {
+                    sent.forgotten.push(name.clone());
+                }
             }
         }
         removed
@@ -317,7 +324,12 @@ impl KindState {
         if self.unanswered.len() == UNANSWERED {
             self.unanswered.pop_front();
         }
-        let sent = Sent { nonce: self.last_nonce, version: self.sent_version.clone(), resources: resources.clone() };
+        let sent = Sent {
+            nonce: self.last_nonce,
+            version: self.sent_version.clone(),
+            resources: resources.clone(),
+            forgotten: Vec::new(),
+        };
         self.unanswered.push_back(sent);
         Response { kind, version, nonce: format!("{kind}-{}", self.last_nonce), resources }
     }

@@ -403,6 +403,20 @@ fn a_refusal_of_an_older_response_is_still_heard() {
 }
 
 #[test]
+fn a_refusal_of_what_is_not_wanted_any_more_blames_nothing_else() {
+    let mut peer = Peer::default();
+    peer.subscribe(Kind::Cds, &["a", "b"]);
+    peer.set(Kind::Cds, "a", "bad");
+    peer.set(Kind::Cds, "b", "1");
+    let first = peer.stream.flush().remove(0);
+    peer.subscribe(Kind::Cds, &["b", "c"]);
+    peer.last[Kind::Cds as usize] = Some(first);
+    peer.nack(Kind::Cds, &["b", "c"], "cluster a: bad");
+    peer.set(Kind::Cds, "c", "1");
+    assert_eq!(peer.flush(), ["CDS b=1 c=1"]);
+}
+
+#[test]
 fn names_are_found_in_the_text_of_a_refusal_only_as_a_whole() {
     use super::kind_state::mentions;
     assert!(mentions("cluster checkout.shop:8080: bad", "checkout.shop:8080"));
