@@ -1,6 +1,7 @@
 //! The one task that owns what is known of the other clusters and what is told to them, and hands it out as snapshots.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::federation::StartError;
 use crate::gossip::facts::Facts;
 use crate::gossip::node::{Change, Ground, Node};
 use crate::gossip::publish::{Published, Publisher};
-use crate::lists::keep::Lists;
+use crate::lists::keep::{ListKey, Lists};
 use crate::lists::subscribe::{ListEvent, Subscriptions};
 use crate::liveness::{Monitor, Round};
 use crate::model::{Local, Remote, RemoteCluster};
@@ -88,6 +89,15 @@ pub(crate) struct Hub {
     lists: Lists,
     list_events: mpsc::Receiver<ListEvent>,
     probes: JoinSet<(ClusterName, Round)>,
+    /// At most one write at a time: a slow disk holds up nobody.
+    saving: JoinSet<Saved>,
+}
+
+/// What was written, and how that went.
+struct Saved {
+    facts: BTreeSet<ClusterName>,
+    lists: BTreeSet<ListKey>,
+    outcome: io::Result<()>,
 }
 
 impl Hub {
@@ -126,6 +136,7 @@ impl Hub {
             lists,
             list_events,
             probes: JoinSet::new(),
+            saving: JoinSet::new(),
         };
         hub.follow_topology();
         hub.hand_out();
@@ -179,7 +190,9 @@ impl Hub {
                 () = next(&mut wanted) => if let Some(wanted) = &mut wanted {
                     let wanted = wanted.borrow_and_update().clone();
                     self.lists.want(wanted, Instant::now());
-                    self.lists.subscribe(&self.facts);
+                    for cluster in self.states.keys() {
+                        self.lists.subscribe(cluster, self.facts.get(cluster));
+                    }
                 },
                 Some(event) = self.list_events.recv() => {
                     let facts = self.facts.get(&event.cluster);
@@ -202,7 +215,8 @@ impl Hub {
                     self.probe(now);
                     self.lists.tick(&self.facts, now);
                 }
-                _ = save.tick() => self.save().await,
+                _ = save.tick() => self.save(),
+                Some(Ok(saved)) = self.saving.join_next() => self.saved(saved),
                 () = ended(node.as_ref()) => {
                     tracing::error!("gossip ended by itself; it begins again with a new epoch");
                     node = None;
@@ -363,6 +377,7 @@ impl Hub {
         self.judge(Instant::now());
         self.facts.retain(|cluster, _| self.states.contains_key(cluster));
         self.clusters.retain(|cluster, _| self.states.contains_key(cluster));
+        self.lists.retain(|cluster| self.states.contains_key(cluster));
         for cluster in self.facts.keys().cloned().collect::<Vec<_>>() {
             self.facts_changed(&cluster);
         }
@@ -375,10 +390,9 @@ impl Hub {
         let nothing = Facts::default();
         let changed = std::mem::take(&mut self.changed);
         for cluster in &changed {
-            self.lists.facts_changed(cluster, self.facts.get(cluster), Instant::now());
-        }
-        if !changed.is_empty() {
-            self.lists.subscribe(&self.facts);
+            let facts = self.facts.get(cluster);
+            self.lists.facts_changed(cluster, facts, Instant::now());
+            self.lists.subscribe(cluster, facts);
         }
         for cluster in changed {
             let Some(state) = self.states.get(&cluster) else { continue };
@@ -390,7 +404,10 @@ impl Hub {
         self.remote.send_replace(Arc::new(Remote { clusters: self.clusters.clone(), lists }));
     }
 
-    async fn save(&mut self) {
+    fn save(&mut self) {
+        if !self.saving.is_empty() {
+            return;
+        }
         let unsaved = std::mem::take(&mut self.unsaved);
         let mut records: Vec<_> = unsaved
             .iter()
@@ -402,10 +419,15 @@ impl Hub {
         if records.is_empty() {
             return;
         }
-        if let Err(error) = self.records.write(records).await {
+        let store = self.records.clone();
+        self.saving.spawn(async move { Saved { outcome: store.write(records).await, facts: unsaved, lists } });
+    }
+
+    fn saved(&mut self, saved: Saved) {
+        if let Err(error) = saved.outcome {
             tracing::warn!(%error, "what is known of other clusters cannot be written; it is served from memory");
-            self.unsaved.extend(unsaved);
-            self.lists.save_again(lists);
+            self.unsaved.extend(saved.facts);
+            self.lists.save_again(saved.lists);
         }
     }
 

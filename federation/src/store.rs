@@ -22,6 +22,7 @@ const FACTS: &str = "facts/";
 pub(crate) type Record = (String, Option<Vec<u8>>);
 
 /// The records, as the hub uses them.
+#[derive(Clone)]
 pub(crate) struct Records {
     disk: Arc<dyn Disk>,
 }

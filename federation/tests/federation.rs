@@ -8,8 +8,14 @@ use std::sync::Arc;
 use common::{Ground, cluster, local, ready_of, service, zone};
 use portolan_federation::disk::MemoryDisk;
 use portolan_federation::model::Local;
+use portolan_federation::net::{Net, TokioNet};
+use portolan_federation::tls::Credentials;
+use portolan_federation::{Config, PeerPort, certs, start};
+use portolan_topology::names::NodeName;
 use portolan_topology::service::Port;
 use portolan_topology::view::Liveness;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 
 #[tokio::test]
 async fn two_control_planes_hear_each_other() {
@@ -126,4 +132,48 @@ async fn a_cluster_that_says_it_failed_is_failed() {
     b.until("a failed", |remote| remote.clusters[&cluster("a")].liveness == Liveness::Failed).await;
     a.local.send_replace(local(&[("checkout", 2, 2)]));
     b.until("a back", |remote| remote.clusters[&cluster("a")].liveness == Liveness::Fresh).await;
+}
+
+#[tokio::test]
+async fn strangers_are_refused_and_peers_go_on() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let mut ground = Ground::new(&["a", "b"]).await;
+    let a = ground.start("a").await;
+    let mut plain = TokioNet.dial(&a.federation.peer_addr().to_string()).await.unwrap();
+    plain.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    // The port hangs up, by a reset or an end, perhaps after a TLS alert.
+    let _ = plain.read_to_end(&mut answer).await;
+    assert!(!answer.windows(4).any(|bytes| bytes == b"HTTP"));
+    while a.federation.refusals().counts().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let mut b = ground.start("b").await;
+    b.until("b hears a", |remote| remote.clusters[&cluster("a")].heard.is_some()).await;
+}
+
+#[tokio::test]
+async fn a_federation_that_cannot_be_is_refused_with_the_reason() {
+    let ground = Ground::new(&["a", "b"]).await;
+    let files = |name| certs::files_of(ground.certificates(), &cluster(name));
+    let config = |name, certificate| Config {
+        cluster: cluster(name),
+        node: NodeName::new("0").unwrap(),
+        topology: ground.topology.subscribe(),
+        credentials: Arc::new(Credentials::from_files(&files(certificate)).unwrap()),
+        port: PeerPort::At(([127, 0, 0, 1], 0).into()),
+    };
+    let refused = async |config| {
+        let disk = Arc::new(MemoryDisk::default());
+        start(config, Arc::new(TokioNet), disk, StdRng::seed_from_u64(1)).await.err().unwrap().to_string()
+    };
+    let error = refused(config("nowhere", "a")).await;
+    assert!(error.contains("`nowhere`") && error.contains("a, b"), "{error}");
+    let error = refused(config("a", "b")).await;
+    assert!(error.contains("cluster/b") && error.contains("cluster/a") && error.contains("b.pem"), "{error}");
+    let taken = TokioNet.listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let port = PeerPort::At(taken.local_addr().unwrap());
+    let error = refused(Config { port, ..config("a", "a") }).await;
+    assert!(error.contains("--peer-addr") && error.contains("in use"), "{error}");
 }

@@ -84,24 +84,27 @@ impl Lists {
         self.wanted = wanted;
     }
 
-    /// Asks every cluster whose facts name it for what is wanted. A list that is held is asked for too: its end must be
+    /// Asks `cluster` for what is wanted and stands in its facts. A list that is held is asked for too: its end must be
     /// heard of.
-    pub(crate) fn subscribe(&mut self, clusters: &BTreeMap<ClusterName, Facts>) {
-        let mut wanted: BTreeMap<ClusterName, BTreeSet<ServicePort>> = BTreeMap::new();
-        for (cluster, facts) in clusters {
-            let has = |port: &&ServicePort| {
-                has_port(facts, port) || self.held.contains_key(&(cluster.clone(), (*port).clone()))
-            };
-            let ports: BTreeSet<_> = self.wanted.iter().filter(has).cloned().collect();
-            if !ports.is_empty() {
-                wanted.insert(cluster.clone(), ports);
-            }
-        }
+    pub(crate) fn subscribe(&mut self, cluster: &ClusterName, facts: Option<&Facts>) {
+        let has = |port: &&ServicePort| {
+            facts.is_some_and(|facts| has_port(facts, port))
+                || self.held.contains_key(&(cluster.clone(), (*port).clone()))
+        };
+        let names = self.wanted.iter().filter(has).map(ToString::to_string).collect();
         let held = &self.held;
-        self.subscriptions.want(wanted, |cluster| {
+        self.subscriptions.want(cluster, names, || {
             let of_cluster = held.iter().filter(|((of, _), entry)| of == cluster && !entry.version.is_empty());
             of_cluster.map(|((_, port), entry)| (port.to_string(), entry.version.clone())).collect()
         });
+    }
+
+    /// Forgets the clusters of which `known` is false. Their records stay: a topology may be put right.
+    pub(crate) fn retain(&mut self, known: impl Fn(&ClusterName) -> bool) {
+        self.held.retain(|(cluster, _), _| known(cluster));
+        self.snapshot.retain(|(cluster, _), _| known(cluster));
+        self.subscriptions.retain(known);
+        self.changed = true;
     }
 
     /// A cluster said something of a list.

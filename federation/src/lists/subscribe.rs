@@ -46,30 +46,34 @@ impl Subscriptions {
         Self { shared, events, clusters: BTreeMap::new() }
     }
 
-    /// Wants exactly these lists. `held` are the versions of lists from an earlier life, by cluster and name: used when a
-    /// cluster's stream begins.
+    /// Wants exactly these lists of `cluster`. `held` gives the names and versions of those that are held already: asked
+    /// when a cluster's stream begins.
     pub(crate) fn want(
         &mut self,
-        wanted: BTreeMap<ClusterName, BTreeSet<ServicePort>>,
-        held: impl Fn(&ClusterName) -> Vec<(String, String)>,
+        cluster: &ClusterName,
+        names: BTreeSet<String>,
+        held: impl FnOnce() -> Vec<(String, String)>,
     ) {
-        self.clusters.retain(|cluster, _| wanted.contains_key(cluster));
-        for (cluster, ports) in wanted {
-            let names: BTreeSet<_> = ports.iter().map(ToString::to_string).collect();
-            match self.clusters.get(&cluster) {
-                Some(subscription) => {
-                    subscription.wanted.send_if_modified(|now| {
-                        let changed = *now != names;
-                        *now = names;
-                        changed
-                    });
-                }
-                None => {
-                    let subscription = self.begin(&cluster, names, held(&cluster));
-                    self.clusters.insert(cluster, subscription);
-                }
+        match self.clusters.get(cluster) {
+            Some(_) if names.is_empty() => drop(self.clusters.remove(cluster)),
+            Some(subscription) => {
+                subscription.wanted.send_if_modified(|now| {
+                    let changed = *now != names;
+                    *now = names;
+                    changed
+                });
+            }
+            None if names.is_empty() => {}
+            None => {
+                let subscription = self.begin(cluster, names, held());
+                self.clusters.insert(cluster.clone(), subscription);
             }
         }
+    }
+
+    /// Ends the streams to clusters of which `known` is false.
+    pub(crate) fn retain(&mut self, known: impl Fn(&ClusterName) -> bool) {
+        self.clusters.retain(|cluster, _| known(cluster));
     }
 
     fn begin(&self, cluster: &ClusterName, names: BTreeSet<String>, held: Vec<(String, String)>) -> Subscription {

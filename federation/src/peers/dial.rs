@@ -83,6 +83,7 @@ impl Dial {
     async fn keep(self, mut rng: StdRng) {
         let mut backoff = BACKOFF_BASE;
         let mut said = String::new();
+        let arrival = self.shared.links.arrival(&self.cluster);
         loop {
             let begun = Instant::now();
             let why = self.once().await;
@@ -94,7 +95,12 @@ impl Dial {
             }
             backoff = if begun.elapsed() >= GOOD { BACKOFF_BASE } else { (backoff * 2).min(BACKOFF_MAX) };
             // Between half and all of it, so that many who lost one peer do not come back together.
-            tokio::time::sleep(backoff.mul_f64(rng.random_range(0.5..=1.0))).await;
+            let wait = backoff.mul_f64(rng.random_range(0.5..=1.0));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                // It has come to us, so it is there.
+                () = arrival.notified() => backoff = BACKOFF_BASE,
+            }
         }
     }
 

@@ -1,12 +1,13 @@
 //! Which streams and channels are up, by cluster.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use portolan_topology::names::ClusterName;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tonic::transport::Channel;
 
 /// How many gossip messages may wait for a stream. More are lost, as in a network; gossip repeats itself.
@@ -35,6 +36,8 @@ pub(crate) struct Dialled {
 pub(crate) struct Links {
     outboxes: Mutex<BTreeMap<ClusterName, Streams>>,
     next: AtomicU64,
+    /// Told when a cluster has come to us: what waits to dial it need not wait any more.
+    arrivals: Mutex<BTreeMap<ClusterName, Arc<Notify>>>,
     channels: watch::Sender<BTreeMap<ClusterName, Dialled>>,
 }
 
@@ -44,7 +47,15 @@ impl Links {
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let id = (end, self.next.fetch_add(1, Ordering::Relaxed));
         self.outboxes.lock().entry(cluster.clone()).or_default().insert(id, outbox);
+        if end == End::Accepted {
+            self.arrival(cluster).notify_one();
+        }
         Link { links: self, cluster: cluster.clone(), id, messages }
+    }
+
+    /// Told when `cluster` comes to us.
+    pub(super) fn arrival(&self, cluster: &ClusterName) -> Arc<Notify> {
+        self.arrivals.lock().entry(cluster.clone()).or_default().clone()
     }
 
     /// Sends a gossip message to `cluster` over one of its streams, and says whether it found room on one.

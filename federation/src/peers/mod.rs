@@ -7,6 +7,8 @@ mod links;
 mod policy;
 mod server;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
