@@ -4,14 +4,13 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use common::{Ground, Member, cluster, local, service, zone};
+use common::{Ground, Member, checkout_at, cluster, local, service};
 use portolan_federation::model::{Local, Remote};
 use portolan_federation::net::{Net, TokioNet};
 use portolan_topology::names::{ClusterName, ServicePort};
-use portolan_topology::service::{Endpoint, Health, LocalService, LocalServices, Port};
+use portolan_topology::service::Health;
 use portolan_topology::view::Liveness;
 
 fn checkout() -> ServicePort {
@@ -102,18 +101,6 @@ async fn a_restart_during_a_partition_serves_the_lists_at_once() {
     assert!(remote.clusters[&cluster("a")].services.contains_key(&service("checkout")));
 }
 
-/// `checkout` with one ready endpoint at `address`.
-fn checkout_at(address: SocketAddr) -> Arc<Local> {
-    let endpoint = Endpoint { address, weight: 1.try_into().unwrap(), health: Health::Ready };
-    let checkout = LocalService {
-        id: service("checkout"),
-        ports: vec![Port { number: 8080, name: None }],
-        endpoints: [(8080, [(Some(zone("z-a")), vec![endpoint])].into())].into(),
-    };
-    let services = LocalServices { synced: true, services: [(service("checkout"), Arc::new(checkout))].into() };
-    Arc::new(Local { services: Arc::new(services), topology_hash: 7, ..Local::default() })
-}
-
 #[tokio::test]
 async fn a_silent_cluster_whose_endpoints_refuse_has_failed() {
     let mut ground = Ground::new(&["a", "b"]).await;
@@ -121,12 +108,12 @@ async fn a_silent_cluster_whose_endpoints_refuse_has_failed() {
     let mut b = ground.start("b").await;
     want(&b);
     let closed = TokioNet.listen(([127, 0, 0, 1], 0).into()).await.unwrap().local_addr().unwrap();
-    a.local.send_replace(checkout_at(closed));
+    a.local.send_replace(checkout_at(&[closed]));
     b.until("the list", |remote| hosts(remote) == (1, 0)).await;
     drop(a);
     let remote = b.until("a failed", |remote| remote.clusters[&cluster("a")].liveness == Liveness::Failed).await;
     assert_eq!(hosts(&remote), (1, 0), "failed is not forgotten");
     let a = ground.start("a").await;
-    a.local.send_replace(checkout_at(closed));
+    a.local.send_replace(checkout_at(&[closed]));
     b.until("a back", |remote| remote.clusters[&cluster("a")].liveness == Liveness::Fresh).await;
 }

@@ -62,7 +62,8 @@ pub(crate) async fn keep_dialled(
             });
         }
         if topology.changed().await.is_err() {
-            return;
+            // It will not change any more; the connections stay.
+            std::future::pending::<()>().await;
         }
     }
 }

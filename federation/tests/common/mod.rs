@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "a module of tests, each of which uses a part")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +67,19 @@ pub fn local(services: &[(&str, u8, u8)]) -> Arc<Local> {
         (service.id.clone(), Arc::new(service))
     });
     let services = LocalServices { synced: true, services: services.collect() };
+    Arc::new(Local { services: Arc::new(services), topology_hash: 7, ..Local::default() })
+}
+
+/// `checkout` with ready endpoints at `addresses`.
+pub fn checkout_at(addresses: &[SocketAddr]) -> Arc<Local> {
+    let endpoint =
+        |address: &SocketAddr| Endpoint { address: *address, weight: 1.try_into().unwrap(), health: Health::Ready };
+    let checkout = LocalService {
+        id: service("checkout"),
+        ports: vec![Port { number: 8080, name: None }],
+        endpoints: [(8080, [(Some(zone("z-a")), addresses.iter().map(endpoint).collect())].into())].into(),
+    };
+    let services = LocalServices { synced: true, services: [(service("checkout"), Arc::new(checkout))].into() };
     Arc::new(Local { services: Arc::new(services), topology_hash: 7, ..Local::default() })
 }
 
