@@ -5,7 +5,7 @@ mod check;
 mod file;
 mod write;
 
-pub(crate) use file::API_VERSION;
+pub use file::API_VERSION;
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;

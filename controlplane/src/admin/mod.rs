@@ -3,7 +3,12 @@
 //! Two ports: the admin port answers everything and takes writes; the other serves health and metrics alone. Nothing
 //! here plans: it shows what the catalog, the federation and the xDS server have.
 
+mod drain;
+mod drain_reach;
 mod health;
+mod policy;
+mod policy_status;
+mod refusal;
 
 use std::sync::Arc;
 
@@ -49,5 +54,5 @@ pub(crate) struct Admin {
 
 /// The admin port.
 pub(crate) fn router(admin: Arc<Admin>) -> Router {
-    health_router(admin)
+    health_router(admin.clone()).merge(policy::router(admin.clone())).merge(drain::router(admin))
 }

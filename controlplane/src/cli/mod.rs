@@ -1,6 +1,11 @@
 //! The `portolan` command line. Exit status: 0 done, 1 failed, 2 wrong usage.
 
+mod ask;
+mod drain;
+mod format;
 mod output;
+mod policy;
+mod policy_text;
 mod serve;
 
 use std::ffi::OsString;
@@ -20,6 +25,9 @@ struct Cli {
 enum Command {
     /// Runs a control plane.
     Serve(Box<serve::Serve>),
+    Policy(policy::Policy),
+    Drain(drain::Drain),
+    Undrain(drain::Undrain),
 }
 
 /// Runs the command line with `args`, the program's name first.
@@ -34,6 +42,9 @@ pub fn main(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Exit
     };
     let done = match cli.command {
         Command::Serve(serve) => serve.run(),
+        Command::Policy(policy) => policy.run(),
+        Command::Drain(drain) => drain.run(),
+        Command::Undrain(undrain) => undrain.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -60,5 +71,15 @@ enum Failure {
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn no_command_contradicts_itself() {
+        super::Cli::command().debug_assert();
     }
 }

@@ -12,7 +12,7 @@ use crate::duration::DurationText;
 use crate::names::{ClusterName, NetworkName, RegionName, ZoneName};
 
 /// The version of our objects.
-pub(crate) const API_VERSION: &str = "portolan.dev/v1alpha1";
+pub const API_VERSION: &str = "portolan.dev/v1alpha1";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -1,0 +1,121 @@
+//! Policy objects and what became of them, as people read them. Pure: from the admin interface's JSON to text.
+
+use serde_json::Value;
+
+use super::format::table;
+
+/// Objects as a table.
+pub(super) fn objects(objects: &[Value], wide: bool) -> String {
+    if objects.is_empty() {
+        return "no policy objects\n".to_owned();
+    }
+    let mut header = vec!["KIND", "NAMESPACE", "NAME", "REVISION", "FOR", "ACCEPTED", "PROGRAMMED"];
+    if wide {
+        header.extend(["BY", "AT", "BECAUSE"]);
+    }
+    let rows: Vec<_> = objects.iter().map(|object| row(object, wide)).collect();
+    table(&header, &rows)
+}
+
+fn row(object: &Value, wide: bool) -> Vec<String> {
+    let (metadata, status) = (&object["metadata"], &object["status"]);
+    let mut row = vec![
+        text(&object["kind"]),
+        text(&metadata["namespace"]),
+        text(&metadata["name"]),
+        revision(&status["revision"]),
+        purpose(object),
+        condition(status, "Accepted"),
+        condition(status, "Programmed"),
+    ];
+    if wide {
+        row.extend([text(&status["by"]), text(&status["at"]), because(object)]);
+    }
+    row
+}
+
+/// What the object is for.
+fn purpose(object: &Value) -> String {
+    let spec = &object["spec"];
+    if object["kind"] == "Drain" {
+        let mut said = spec["scope"].as_object().map_or(String::new(), |scope| scope_text(scope.iter().next()));
+        if spec["percent"] != 100 {
+            said.push_str(&format!(" {}%", spec["percent"]));
+        }
+        if let Some(services) = spec["services"].as_array() {
+            let services: Vec<&str> = services.iter().filter_map(Value::as_str).collect();
+            said.push_str(&format!(" of {}", services.join(", ")));
+        }
+        match object["status"]["phase"].as_str() {
+            Some("Active") | None => {}
+            Some(phase) => said.push_str(&format!(" ({})", phase.to_lowercase())),
+        }
+        return said;
+    }
+    let targets = spec["targetRefs"].as_array().into_iter().flatten().map(|target| {
+        let port = target["sectionName"].as_str().map_or(String::new(), |port| format!(":{port}"));
+        format!("{} {}{port}", text(&target["kind"]), text(&target["name"]))
+    });
+    targets.collect::<Vec<_>>().join(", ")
+}
+
+fn scope_text(scope: Option<(&String, &Value)>) -> String {
+    scope.map_or(String::new(), |(kind, name)| format!("{kind}={}", text(name)))
+}
+
+/// A condition's status, and its reason if it is not as it should be.
+fn condition(status: &Value, kind: &str) -> String {
+    let Some(condition) = status["conditions"].as_array().and_then(|all| all.iter().find(|one| one["type"] == kind))
+    else {
+        return "–".to_owned();
+    };
+    match condition["status"].as_str() {
+        Some("True") => "yes".to_owned(),
+        Some("False") => format!("no: {}", text(&condition["reason"])),
+        _ => text(&condition["reason"]),
+    }
+}
+
+/// A Drain's reason, or what its conditions say.
+fn because(object: &Value) -> String {
+    let reason = object["spec"]["reason"].as_str();
+    let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+    let said: Vec<&str> = reason.into_iter().chain(conditions.filter_map(|one| one["message"].as_str())).collect();
+    if said.is_empty() { "–".to_owned() } else { said.join("; ") }
+}
+
+/// What a write came to, a line for each object.
+pub(super) fn written(answer: &Value) -> String {
+    let objects = answer["objects"].as_array().into_iter().flatten();
+    let line = |object: &Value| {
+        let (key, change) = (text(&object["key"]), text(&object["change"]));
+        match (answer["dryRun"] == true, change.as_str()) {
+            (_, "unchanged") => format!("{key} unchanged\n"),
+            (true, _) => format!("{key} would be {change} (dry run)\n"),
+            (false, _) => format!("{key} {change} at {}\n", revision(&answer["revision"])),
+        }
+    };
+    objects.map(line).collect()
+}
+
+/// Changes as a table, the oldest first.
+pub(super) fn history(changes: &[Value]) -> String {
+    if changes.is_empty() {
+        return "no changes\n".to_owned();
+    }
+    let row = |change: &Value| {
+        let what = if change["object"].is_null() { "removed" } else { "written" };
+        let [at, by, key] = ["at", "by", "key"].map(|field| text(&change[field]));
+        vec![revision(&change["revision"]), at, by, key, what.to_owned()]
+    };
+    table(&["REVISION", "AT", "BY", "OBJECT", "CHANGE"], &changes.iter().map(row).collect::<Vec<_>>())
+}
+
+fn revision(value: &Value) -> String {
+    value.as_u64().map_or("–".to_owned(), |revision| format!("r{revision}"))
+}
+
+/// A text field; `–` where there is none. What others wrote cannot steer a terminal.
+fn text(value: &Value) -> String {
+    value.as_str().map_or("–".to_owned(), |text| text.replace(char::is_control, "\u{fffd}"))
+}
