@@ -19,6 +19,11 @@ use crate::{lifeline, sockets};
 /// What it prints once it listens.
 pub const LISTENING: &str = "listening";
 
+/// The deadline of a backend's own calls.
+const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Between two tries at start-up.
+const TRY_EVERY: Duration = Duration::from_millis(100);
+
 /// What a backend is started with.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
@@ -52,7 +57,7 @@ impl Echo for Backend {
         tokio::time::sleep(self.latency).await;
         let callee = match &self.callee {
             None => String::new(),
-            Some(caller) => caller.call(Duration::from_secs(1)).await?.backend,
+            Some(caller) => caller.call(CALL_TIMEOUT).await?.backend,
         };
         Ok(Response::new(CallReply { backend: self.name.clone(), callee }))
     }
@@ -65,6 +70,12 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         (Some(target), Some(bootstrap)) => Some(Caller::connect(target, bootstrap)?),
         _ => None,
     };
+    if let Some(callee) = &callee {
+        // Ready only when its own calls work, as a pod's readiness probe would say.
+        while callee.call(CALL_TIMEOUT).await.is_err() {
+            tokio::time::sleep(TRY_EVERY).await;
+        }
+    }
     let backend = Backend { name: options.name, latency: Duration::from_millis(options.latency_ms), callee };
     let listener = sockets::listen(options.listen).with_context(|| format!("cannot listen at {}", options.listen))?;
     let mut stdout = std::io::stdout();

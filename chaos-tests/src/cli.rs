@@ -117,7 +117,7 @@ fn run(arguments: &RunArguments) -> ExitCode {
         Ok(loaded) => loaded,
         Err(refusal) => return fail(&refusal.message, refusal.status),
     };
-    let report = arguments.report.clone().unwrap_or_else(|| Path::new("portolan-report").join(&scenario.name));
+    let report = arguments.report.clone().unwrap_or_else(|| Path::new("report").join(&scenario.name));
     #[expect(clippy::disallowed_methods, reason = "two runs side by side must not meet: each draws its own addresses")]
     let seed = rand::rng().random();
     let options = runner::Options {

@@ -68,10 +68,20 @@ impl Fleet {
     pub(super) async fn start(&mut self) -> anyhow::Result<()> {
         self.kubelet.write().context("cannot write the clusters' manifests")?;
         let planes: Vec<usize> = (0..self.planes.len()).collect();
-        self.start_planes(&planes)?;
         let backends: Vec<usize> = (0..self.backends.len()).collect();
-        self.start_backends(&backends).await?;
-        self.planes_ready(&planes).await
+        self.start_in_order(&planes, &backends).await
+    }
+
+    /// Control planes and backends that call nobody first: those that call others are up when their calls work.
+    async fn start_in_order(&mut self, planes: &[usize], backends: &[usize]) -> anyhow::Result<()> {
+        let (callers, others): (Vec<usize>, Vec<usize>) =
+            backends.iter().copied().partition(|backend| self.callee_of(*backend).is_some());
+        self.start_planes(planes)?;
+        self.start_backends(&others).await?;
+        self.kubelet.returned(&others).context("cannot write manifests")?;
+        self.planes_ready(planes).await?;
+        self.start_backends(&callers).await?;
+        self.kubelet.returned(&callers).context("cannot write manifests")
     }
 
     fn start_planes(&mut self, planes: &[usize]) -> anyhow::Result<()> {
@@ -108,6 +118,11 @@ impl Fleet {
         Ok(())
     }
 
+    fn callee_of(&self, backend: usize) -> Option<&ServiceId> {
+        let id = &self.site.backends[backend].service;
+        self.scenario.services.iter().find(|service| service.id == *id)?.calls.as_ref()
+    }
+
     fn backend_launch(&self, backend: usize) -> Launch {
         let site = &self.site.backends[backend];
         let service = self.scenario.services.iter().find(|service| service.id == site.service);
@@ -118,7 +133,7 @@ impl Fleet {
             format!("--listen={}", site.address),
             format!("--latency-ms={}", latency.as_millis()),
         ];
-        if let Some(callee) = service.and_then(|service| service.calls.as_ref()) {
+        if let Some(callee) = self.callee_of(backend) {
             arguments.push(format!("--calls=xds:///{callee}"));
             arguments.push(format!("--bootstrap={}", self.paths.bootstrap(&place(&site.locality)).display()));
         }
@@ -172,15 +187,12 @@ impl Fleet {
     /// Starts again what does not run in `target`, and waits until it is ready. What was scaled away stays away.
     pub(super) async fn restart(&mut self, target: &Target) -> anyhow::Result<()> {
         let backends: Vec<usize> = self.in_target(target).filter(|backend| self.backends[*backend].is_none()).collect();
-        self.start_backends(&backends).await?;
         let planes: Vec<usize> =
             self.planes_in(target, None).into_iter().filter(|plane| self.planes[*plane].is_none()).collect();
         for plane in &planes {
             self.kubelet.freeze(&self.site.control_planes[*plane].cluster, false)?;
         }
-        self.kubelet.returned(&backends).context("cannot write manifests")?;
-        self.start_planes(&planes)?;
-        self.planes_ready(&planes).await
+        self.start_in_order(&planes, &backends).await
     }
 
     /// Turns `percent` of each zone's backends in `scope` unready: they go on answering.
