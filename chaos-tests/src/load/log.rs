@@ -83,13 +83,58 @@ impl Log {
         live
     }
 
-    /// All calls and earlier attempts, and every error with its count. What comes later is thrown away.
+    /// The calls that began before `until` with their earlier attempts, and every error with its count. What comes later is
+    /// thrown away.
     #[must_use]
-    pub fn take(&self) -> (Vec<Call>, Vec<EarlierAttempt>, BTreeMap<String, usize>) {
-        let mut kept = self.kept.lock();
-        kept.closed = true;
-        kept.looked_at = 0;
-        let Kept { calls, earlier, errors, .. } = &mut *kept;
-        (std::mem::take(calls), std::mem::take(earlier), std::mem::take(errors))
+    pub fn take(&self, until: Duration) -> (Vec<Call>, Vec<EarlierAttempt>, BTreeMap<String, usize>) {
+        let Kept { calls, earlier, errors, .. } = {
+            let mut kept = self.kept.lock();
+            std::mem::replace(&mut *kept, Kept { closed: true, ..Kept::default() })
+        };
+        let mut place = 0;
+        let places: Vec<Option<usize>> = calls
+            .iter()
+            .map(|call| {
+                let kept = call.start < until;
+                place += usize::from(kept);
+                kept.then(|| place - 1)
+            })
+            .collect();
+        let calls = calls.into_iter().filter(|call| call.start < until).collect();
+        let earlier = earlier
+            .into_iter()
+            .filter_map(|attempt| places[attempt.call].map(|call| EarlierAttempt { call, ..attempt }))
+            .collect();
+        (calls, earlier, errors)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(start: u64) -> Call {
+        let start = Duration::from_millis(start);
+        let backend = Some(BackendId(0));
+        Call { client: ClientId(1), start, sent: start, end: start, backend, callee: None, ok: start.is_zero() }
+    }
+
+    #[tokio::test]
+    async fn late_calls_go_and_attempts_stay_with_their_calls() {
+        let log = Log::new(Instant::now());
+        for start in [0, 500, 100] {
+            let attempt = (BackendId(9), Duration::from_millis(start), Duration::from_millis(start));
+            log.push(call(start), [attempt].into_iter(), Some("no".to_owned()));
+        }
+        let live = log.live();
+        assert_eq!((live.answered[&(ClientId(1), BackendId(0))], live.failed[&ClientId(1)]), (1, 2));
+        assert_eq!(log.live(), Live::default(), "nothing new");
+        let (calls, earlier, errors) = log.take(Duration::from_millis(500));
+        assert_eq!(calls, [call(0), call(100)]);
+        let places: Vec<_> = earlier.iter().map(|attempt| (attempt.call, attempt.start.as_millis())).collect();
+        assert_eq!(places, [(0, 0), (1, 100)]);
+        assert_eq!(errors["no"], 3);
+        log.push(call(1), std::iter::empty(), None);
+        assert!(log.take(Duration::MAX).0.is_empty(), "closed");
     }
 }

@@ -154,14 +154,14 @@ fn in_flight_at_the_kill_is_what_was_open_at_the_killed_process_between_signal_a
 }
 
 #[test]
-fn a_jump_back_is_a_ramp_without_steps() {
+fn a_jump_back_is_one_step() {
     let record = each_ms(window(0, 10_000), |at| (u16::from(at < 3_000), true));
     let jump = ramp(&record, &east(), window(0, 10_000)).unwrap();
-    assert_eq!(jump, Ramp { begins_after: ms(3_000), took: ms(0), steps: 0 });
+    assert_eq!(jump, Ramp { begins_after: ms(3_000), took: ms(0), steps: 1 });
 }
 
 #[test]
-fn a_straight_ramp_is_measured_from_begin_to_end_and_passes_every_tenth() {
+fn a_straight_ramp_is_measured_from_begin_to_end() {
     // From 2 s to 12 s, one part in a hundred more each 100 ms.
     let record = each_ms(window(0, 20_000), |at| {
         let percent = at.saturating_sub(2_000).min(10_000) / 100;
@@ -169,18 +169,32 @@ fn a_straight_ramp_is_measured_from_begin_to_end_and_passes_every_tenth() {
         (u16::from((at * 37) % 100 >= percent), true)
     });
     let straight = ramp(&record, &east(), window(0, 20_000)).unwrap();
-    assert_eq!(straight.steps, 9);
+    assert!((9..=11).contains(&straight.steps), "a tenth of the way in each second: {straight:?}");
     assert_eq!(straight.begins_after, ms(2_500));
     assert!((ms(8_500)..=ms(9_500)).contains(&straight.took), "{straight:?}");
 }
 
 #[test]
-fn a_staircase_has_as_many_steps_as_it_has_levels_between() {
-    // Levels 0.2, 0.5, 0.8, each for 2 s.
-    let levels = [0, 0, 20, 50, 80, 100, 100];
+fn a_staircase_counts_by_its_highest_step() {
+    // Levels 0.2, 0.45, 0.7, 1: the last step is 0.3 high.
+    let levels = [0, 0, 20, 45, 70, 100, 100];
     let record = each_ms(window(0, 14_000), |at| (u16::from((at * 37) % 100 >= levels[at as usize / 2_000]), true));
     let stairs = ramp(&record, &east(), window(0, 14_000)).unwrap();
     assert_eq!(stairs, Ramp { begins_after: ms(4_000), took: ms(6_000), steps: 3 });
+}
+
+#[test]
+fn clients_that_jump_one_after_another_are_no_ramp() {
+    let mut record = each_ms(window(0, 20_000), |_| (0, true));
+    record.clients = vec![record.clients[0].clone(); 5];
+    record.calls.clear();
+    for at in 0..20_000 {
+        for client in 0..5 {
+            record.calls.push(call(client, ms(at), u16::from(at < 2_000 * (1 + u64::from(client))), true));
+        }
+    }
+    let jumps = ramp(&record, &east(), window(0, 20_000)).unwrap();
+    assert_eq!(jumps, Ramp { begins_after: ms(2_000), took: ms(0), steps: 5 });
 }
 
 #[test]

@@ -243,7 +243,7 @@ impl Run {
             self.observed.writes = std::mem::take(&mut *writes.lock());
             self.observed.history = self.policy.history(&self.fleet.living_planes()).await.ok();
         }
-        let (calls, earlier, errors) = log.take();
+        let (calls, earlier, errors) = log.take(self.scenario.duration);
         self.record(calls, earlier, &removed);
         let mut errors: Vec<_> = errors.into_iter().collect();
         errors.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
