@@ -2,9 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use portolan_federation::net::{BoxStream, Listener, Net};
+use portolan_federation::tls::{Refusal, Refusals};
 
 use crate::config::Network;
 
@@ -35,7 +37,7 @@ pub(crate) async fn open(
 pub(crate) struct Only {
     pub(crate) listener: Box<dyn Listener>,
     pub(crate) from: Vec<Network>,
-    pub(crate) refused: prometheus_client::metrics::counter::Counter,
+    pub(crate) refusals: Arc<Refusals>,
 }
 
 #[async_trait]
@@ -50,8 +52,7 @@ impl Listener for Only {
             if self.from.iter().any(|network| network.contains(peer.ip())) {
                 return Ok((stream, peer));
             }
-            self.refused.inc();
-            tracing::debug!(%peer, "refused at the plain-text port: not in --xds-plaintext-from");
+            self.refusals.refuse(peer.ip(), Refusal::Network, &"not in --xds-plaintext-from");
         }
     }
 }

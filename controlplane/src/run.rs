@@ -16,7 +16,7 @@ use portolan_topology::policy::PolicySet;
 use portolan_topology::service::LocalServices;
 use portolan_topology::topology::Topology;
 use rand::rngs::StdRng;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -58,7 +58,7 @@ pub enum StartError {
 }
 
 /// Where a control plane listens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Addresses {
     /// Other control planes.
@@ -239,7 +239,6 @@ pub async fn start(config: Config, net: Arc<dyn Net>, disk: Arc<dyn Disk>, rng: 
         xds: server.clone(),
         loads: loads.clone(),
         xds_refusals: refusals.clone(),
-        plaintext_refused: Default::default(),
     });
     let load_reports = LoadReports::new(loads, admin.topology.clone(), admin.cluster.clone());
     let xds_services = (server, load_reports);
@@ -249,7 +248,7 @@ pub async fn start(config: Config, net: Arc<dyn Net>, disk: Arc<dyn Disk>, rng: 
         serve_http(metrics_listener, admin::health_router(admin.clone()), &shutdown),
     ];
     if let Some((listener, _, from)) = plaintext {
-        let only = Only { listener, from, refused: admin.plaintext_refused.clone() };
+        let only = Only { listener, from, refusals: refusals.clone() };
         servers.push(serve_xds(&xds_services, Box::new(only), Rule::Plain, refusals, &shutdown));
     }
     Ok(Running { addresses, readiness, catalog, federation, shutdown, catalog_task, servers, _stages: stages })

@@ -8,7 +8,7 @@ use std::time::Duration;
 use portolan_topology::diagnostic::{Diagnostics, Warning, nearest, one_of};
 use portolan_topology::names::ClusterName;
 use portolan_topology::topology::Topology;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -42,7 +42,7 @@ pub enum TopologyError {
 }
 
 /// How the file is.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TopologyStatus {
     /// The file's name.

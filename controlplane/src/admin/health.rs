@@ -10,7 +10,11 @@ use axum::routing::get;
 use super::Admin;
 
 pub(crate) fn health_router(admin: Arc<Admin>) -> Router {
-    Router::new().route("/livez", get(livez)).route("/readyz", get(readyz)).with_state(admin)
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(super::metrics::serve))
+        .with_state(admin)
 }
 
 async fn livez() -> &'static str {

@@ -3,12 +3,17 @@
 //! Two ports: the admin port answers everything and takes writes; the other serves health and metrics alone. Nothing
 //! here plans: it shows what the catalog, the federation and the xDS server have.
 
+mod api;
 mod drain;
 mod drain_reach;
 mod health;
+mod metrics;
+pub mod model;
 mod policy;
 mod policy_status;
 mod refusal;
+mod show;
+pub(crate) mod words;
 
 use std::sync::Arc;
 
@@ -17,7 +22,6 @@ use portolan_federation::Federation;
 use portolan_federation::tls::Refusals;
 use portolan_topology::names::{ClusterName, NodeName};
 use portolan_topology::topology::Topology;
-use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -33,7 +37,6 @@ use crate::xds::server::XdsServer;
 pub(crate) use health::health_router;
 
 /// Everything that can be asked about.
-#[expect(dead_code, reason = "the JSON interface that asks for the rest comes next")]
 pub(crate) struct Admin {
     pub(crate) cluster: ClusterName,
     pub(crate) node: NodeName,
@@ -49,10 +52,12 @@ pub(crate) struct Admin {
     pub(crate) xds: XdsServer,
     pub(crate) loads: Arc<LoadStore>,
     pub(crate) xds_refusals: Arc<Refusals>,
-    pub(crate) plaintext_refused: Counter,
 }
 
 /// The admin port.
 pub(crate) fn router(admin: Arc<Admin>) -> Router {
-    health_router(admin.clone()).merge(policy::router(admin.clone())).merge(drain::router(admin))
+    health_router(admin.clone())
+        .merge(api::router(admin.clone()))
+        .merge(policy::router(admin.clone()))
+        .merge(drain::router(admin))
 }

@@ -38,7 +38,7 @@ pub struct PlanKey {
 }
 
 /// What `explain` shows: the plan that clients there have, or would have, and what is not in it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
     /// The port's number.
@@ -50,6 +50,17 @@ pub struct Explanation {
     /// Addresses that stand in a nearer locality too.
     pub duplicates: Vec<Duplicate>,
     /// Localities whose endpoints have been asked for and are not here yet.
+    pub waiting: BTreeSet<Locality>,
+}
+
+/// The endpoints of one port that are here.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listed {
+    /// The port's number.
+    pub port: u16,
+    /// By locality, sorted by address.
+    pub endpoints: BTreeMap<Locality, Vec<Endpoint>>,
+    /// Localities whose endpoints are not here.
     pub waiting: BTreeSet<Locality>,
 }
 
@@ -90,7 +101,7 @@ pub(super) struct Core {
 }
 
 impl Core {
-    /// A catalog over `inputs` that goes on from `remembered`. All times are since the Unix epoch, by one clock.
+    /// A catalog over `inputs` that goes on from what was `remembered` before a restart. All times are since the Unix epoch, by one clock.
     pub(super) fn new(inputs: Inputs, remembered: HashMap<PlanKey, Remembered>, now: Duration) -> Self {
         let mut lists = Lists::default();
         lists.update(&inputs.remote, now);
@@ -102,7 +113,10 @@ impl Core {
             policy_change: None,
             cells: BTreeMap::new(),
             plans: HashMap::new(),
-            remembered,
+            remembered: remembered
+                .into_iter()
+                .map(|(key, Remembered { paced, used })| (key, Remembered { paced: paced.after_restart(now), used }))
+                .collect(),
             affected: Affected::nothing(),
         };
         core.policy_change = core.next_policy_change(now);
@@ -231,10 +245,17 @@ impl Core {
         duplicates
     }
 
-    /// What `query` is answered from, without a plan: the endpoints of each locality that are here.
-    pub(super) fn endpoints(&self, query: &Query, now: Duration) -> Option<BTreeMap<Locality, Vec<Endpoint>>> {
+    /// What `query` is answered from, without a plan.
+    pub(super) fn endpoints(&self, query: &Query, now: Duration) -> Option<Listed> {
         let Meaning::Port(port) = self.resolve(query, now) else { return None };
-        Some(assemble(&self.inputs, &self.lists, &plan_key(query, port), Waiting::LeftOut).endpoints)
+        let Assembled { endpoints, waiting, .. } =
+            assemble(&self.inputs, &self.lists, &plan_key(query, port), Waiting::LeftOut);
+        Some(Listed { port, endpoints, waiting })
+    }
+
+    /// The services that somebody asks for.
+    pub(super) fn watched(&self) -> BTreeSet<ServiceId> {
+        self.cells.keys().cloned().collect()
     }
 
     fn resolve(&self, query: &Query, now: Duration) -> Meaning {
@@ -297,7 +318,8 @@ impl Core {
         }
         let before = self.plans.get(key);
         let previous = before.map(|planned| &planned.paced).or_else(|| Some(&self.remembered.get(key)?.paced));
-        let (paced, wake) = pace(previous, &wanted, &assembled.view, &policy, now);
+        let (paced, due_in) = pace(previous, &wanted, &assembled.view, &policy, now);
+        let wake = due_in.map(|due_in| now + due_in);
         let served = serve(key, &paced.plan, &assembled, policy, before.map(|planned| planned.served.as_ref()));
         Planned { paced, wake, served: Arc::new(served), duplicates, waiting: assembled.waiting }
     }

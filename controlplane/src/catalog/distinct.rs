@@ -8,12 +8,12 @@ use std::net::SocketAddr;
 use portolan_topology::names::Locality;
 use portolan_topology::plan::Plan;
 use portolan_topology::service::{Endpoint, EndpointCounts};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::assemble::Assembled;
 
 /// An address that two localities list.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Duplicate {
     /// The address.

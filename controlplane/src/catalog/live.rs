@@ -9,15 +9,15 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use portolan_federation::disk::Disk;
 use portolan_federation::model::Remote;
-use portolan_topology::names::{ClusterName, Locality, ServiceId, ServicePort};
+use portolan_topology::names::{ClusterName, ServiceId, ServicePort};
 use portolan_topology::policy::PolicySet;
-use portolan_topology::service::{Endpoint, LocalServices};
+use portolan_topology::service::LocalServices;
 use portolan_topology::topology::Topology;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::core::{Core, Explanation};
+use super::core::{Core, Explanation, Listed};
 use super::distinct::Duplicate;
 use super::served::{Catalog, Query, Served};
 use super::{Demand, Inputs, gateways, memory};
@@ -101,9 +101,9 @@ impl LiveCatalog {
         self.core.lock().explain(query, self.clock.now())
     }
 
-    /// The endpoints that are here of what `query` names; `None` if it means nothing.
+    /// The endpoints that are here of what `query` names, and its port; `None` if it means nothing.
     #[must_use]
-    pub fn endpoints(&self, query: &Query) -> Option<BTreeMap<Locality, Vec<Endpoint>>> {
+    pub fn endpoints(&self, query: &Query) -> Option<Listed> {
         self.core.lock().endpoints(query, self.clock.now())
     }
 
@@ -111,6 +111,12 @@ impl LiveCatalog {
     #[must_use]
     pub fn duplicates(&self) -> BTreeMap<ServiceId, BTreeSet<Duplicate>> {
         self.core.lock().duplicates()
+    }
+
+    /// The services that somebody asks for.
+    #[must_use]
+    pub fn watched(&self) -> BTreeSet<ServiceId> {
+        self.core.lock().watched()
     }
 
     /// The snapshots that answers are made from.

@@ -14,7 +14,7 @@ mod memory;
 mod resolve;
 pub mod served;
 
-pub use self::core::{Explanation, PlanKey};
+pub use self::core::{Explanation, Listed, PlanKey};
 pub use distinct::Duplicate;
 pub use inputs::{Demand, Inputs};
 pub use live::{LiveCatalog, Streams};

@@ -3,17 +3,21 @@
 mod ask;
 mod drain;
 mod format;
+mod local;
 mod output;
 mod policy;
 mod policy_text;
+mod read;
+mod render;
 mod serve;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
-/// A federated control plane for client-side load balancing.
+/// A federated control plane for client-side load balancing
 #[derive(Debug, Parser)]
 #[command(name = "portolan", version, max_term_width = 120)]
 struct Cli {
@@ -23,11 +27,62 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs a control plane.
+    /// Runs a control plane
     Serve(Box<serve::Serve>),
+    /// Shows every cluster, and what needs attention
+    Status(read::Read),
+    /// Shows the xDS clients that are connected, and whether they took what they were sent
+    Clients(read::Read),
+    /// Shows the services of all clusters
+    Services(read::Read),
+    /// Shows the endpoints of a service that are here
+    Endpoints(read::EndpointsOf),
+    /// Says where clients' traffic goes, and why; or what is known of a cluster
+    Explain(read::Explain),
+    /// Writes and reads policy
     Policy(policy::Policy),
+    /// Takes a region, cluster or zone out of service
     Drain(drain::Drain),
+    /// Gives it back
     Undrain(drain::Undrain),
+    /// Works on topology files
+    #[command(subcommand)]
+    Topology(local::TopologyCommand),
+    /// Makes certificates
+    #[command(subcommand)]
+    Certs(local::Certs),
+    /// Shows this program's version and the control plane's
+    Version(local::Version),
+    /// Prints a completion script
+    Completion {
+        /// For which shell
+        shell: Shell,
+    },
+}
+
+impl Command {
+    fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Serve(serve) => serve.run(),
+            Self::Status(read) => read.status(),
+            Self::Clients(read) => read.clients(),
+            Self::Services(read) => read.services(),
+            Self::Endpoints(endpoints) => endpoints.run(),
+            Self::Explain(explain) => explain.run(),
+            Self::Policy(policy) => policy.run(),
+            Self::Drain(drain) => drain.run(),
+            Self::Undrain(undrain) => undrain.run(),
+            Self::Topology(command) => command.run(),
+            Self::Certs(certs) => certs.run(),
+            Self::Version(version) => version.run(),
+            Self::Completion { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Cli::command(), "portolan", &mut script);
+                output::print(&String::from_utf8_lossy(&script));
+                Ok(())
+            }
+        }
+    }
 }
 
 /// Runs the command line with `args`, the program's name first.
@@ -40,13 +95,7 @@ pub fn main(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Exit
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let done = match cli.command {
-        Command::Serve(serve) => serve.run(),
-        Command::Policy(policy) => policy.run(),
-        Command::Drain(drain) => drain.run(),
-        Command::Undrain(undrain) => undrain.run(),
-    };
-    match done {
+    match cli.command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Usage(message)) => {
             output::error(&message);
@@ -76,10 +125,10 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use super::*;
 
     #[test]
-    fn no_command_contradicts_itself() {
-        super::Cli::command().debug_assert();
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
     }
 }

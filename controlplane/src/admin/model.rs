@@ -1,0 +1,263 @@
+//! The shapes of the admin interface's answers: what the server writes, the command line reads back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use portolan_topology::names::{ClusterName, Locality, NodeName, RegionName, ServiceId};
+use portolan_topology::plan::Plan;
+use portolan_topology::service::{Endpoint, Port};
+use portolan_topology::view::Liveness;
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::Duplicate;
+use crate::run::Addresses;
+use crate::source::SourceStatus;
+use crate::topology_file::TopologyStatus;
+
+/// `GET /api/v1/status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Our cluster.
+    pub cluster: ClusterName,
+    /// The control plane that answers.
+    pub node: NodeName,
+    /// Its version.
+    pub version: String,
+    /// For how long it has run.
+    pub uptime_seconds: u64,
+    /// What is left before it is ready; empty: ready.
+    pub not_ready: BTreeSet<String>,
+    /// The topology file.
+    pub topology: TopologyShown,
+    /// The cluster's own source.
+    pub source: SourceStatus,
+    /// Where it listens.
+    pub addresses: Addresses,
+    /// The networks that may use the plain-text port.
+    pub plaintext_from: Vec<String>,
+    /// Policy.
+    pub policy: PolicyShown,
+    /// All clusters, our own first.
+    pub clusters: Vec<ClusterShown>,
+    /// Addresses that two localities list, by service.
+    pub duplicates: BTreeMap<ServiceId, BTreeSet<Duplicate>>,
+    /// How many streams of xDS clients are open.
+    pub clients: usize,
+    /// How many of them refuse what they were sent.
+    pub clients_refusing: usize,
+}
+
+/// The topology in force, and how its file is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TopologyShown {
+    /// `metadata.name`.
+    pub name: String,
+    /// The first digits of its content hash.
+    pub hash: String,
+    /// How the file is.
+    #[serde(flatten)]
+    pub file: TopologyStatus,
+}
+
+/// Policy, as this node has it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyShown {
+    /// The last change applied here.
+    pub revision: u64,
+    /// The Raft group's id, once it is born and joined.
+    pub group: Option<String>,
+    /// The cluster that leads, if that is known.
+    pub leader: Option<String>,
+    /// Voters in the group.
+    pub voters: usize,
+    /// Those of them that answer us.
+    pub answering: usize,
+}
+
+/// A cluster, as `status` shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterShown {
+    /// Its name.
+    pub name: ClusterName,
+    /// Its region; `None`: not in our topology.
+    pub region: Option<RegionName>,
+    /// Whether it is ours.
+    pub own: bool,
+    /// How much its state is trusted.
+    pub state: Liveness,
+    /// How long ago it was last heard, in milliseconds; `None`: never, or it is ours.
+    pub heard_ms: Option<u64>,
+    /// Whether everything that it tells has arrived.
+    pub complete: bool,
+    /// Its services.
+    pub services: usize,
+    /// Endpoints that take traffic, each service's first port.
+    pub ready: u64,
+    /// Endpoints listed.
+    pub total: u64,
+    /// Demand of its clients as a percentage of its ready capacity, where both are known.
+    pub utilization_percent: Option<u32>,
+    /// Where it stands in the policy group.
+    pub policy: Option<PolicyOfCluster>,
+    /// The first digits of the hash of the topology that it runs.
+    pub topology: Option<String>,
+}
+
+/// Where a cluster stands in the policy group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyOfCluster {
+    /// The last change that it has applied.
+    pub revision: u64,
+    /// `leader`, `voter` or `learner`.
+    pub role: String,
+}
+
+/// `GET /api/v1/clients`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Clients {
+    /// One entry a stream.
+    pub clients: Vec<ClientShown>,
+}
+
+/// A client's stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientShown {
+    /// The stream's number.
+    pub stream: u64,
+    /// `node.id`.
+    pub node: String,
+    /// `user_agent_name`.
+    pub user_agent: String,
+    /// `user_agent_version`.
+    pub version: String,
+    /// Its address.
+    pub address: Option<String>,
+    /// The identity in its certificate.
+    pub identity: Option<String>,
+    /// Where it is taken to be.
+    pub locality: Locality,
+    /// For how long it has been connected, in milliseconds.
+    pub connected_ms: u64,
+    /// Its subscriptions by type: LDS, RDS, CDS, EDS.
+    pub subscriptions: BTreeMap<String, SubscriptionShown>,
+}
+
+/// One type's subscription.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SubscriptionShown {
+    /// The names subscribed to; empty for a wildcard.
+    pub names: Vec<String>,
+    /// `NOT_SENT`, `SYNCED`, `STALE` or `NACKED`.
+    pub state: String,
+    /// The version sent last.
+    pub sent: String,
+    /// The version accepted last.
+    pub accepted: String,
+    /// Why it refused what is current.
+    pub nack: Option<String>,
+    /// How long ago, in milliseconds.
+    pub nack_ms: Option<u64>,
+}
+
+/// `GET /api/v1/services`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Services {
+    /// All services that are known anywhere, by name.
+    pub services: Vec<ServiceShown>,
+}
+
+/// A service, everywhere.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceShown {
+    /// Which.
+    pub service: ServiceId,
+    /// Its ports.
+    pub ports: Vec<Port>,
+    /// What each cluster has of it.
+    pub clusters: BTreeMap<ClusterName, ReadyOfTotal>,
+    /// Whether clients here ask for it.
+    pub watched: bool,
+    /// What our own clients ask for, in requests per second, if they report it.
+    pub demand: Option<f64>,
+}
+
+/// Endpoints by readiness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReadyOfTotal {
+    /// Those that take traffic.
+    pub ready: u64,
+    /// Those listed.
+    pub total: u64,
+}
+
+/// `GET /api/v1/endpoints/SERVICE`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Endpoints {
+    /// The service.
+    pub service: ServiceId,
+    /// The port's number.
+    pub port: u16,
+    /// Where the client is, if that was asked.
+    pub client: Locality,
+    /// The endpoints that are here, by locality.
+    pub localities: Vec<EndpointsOf>,
+    /// Localities whose endpoints are not here: nobody here asks for them, or they are on their way.
+    pub waiting: BTreeSet<Locality>,
+}
+
+/// The endpoints of one locality.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointsOf {
+    /// Where.
+    pub locality: Locality,
+    /// Sorted by address.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// `GET /api/v1/explain/SERVICE`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explained {
+    /// The service.
+    pub service: ServiceId,
+    /// The port's number.
+    pub port: u16,
+    /// Where the client is.
+    pub client: Locality,
+    /// Whether a client there is connected here and is sent this; else it is what one would get.
+    pub watched: bool,
+    /// The plan.
+    pub plan: Plan,
+    /// Addresses that stand in a nearer locality too.
+    pub duplicates: Vec<Duplicate>,
+    /// Localities whose endpoints have been asked for and are not here yet.
+    pub waiting: BTreeSet<Locality>,
+}
+
+/// `GET /api/v1/explain/cluster/NAME`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterExplained {
+    /// The cluster, as `status` shows it.
+    pub cluster: ClusterShown,
+    /// Who tells.
+    pub from: ClusterName,
+    /// The services that it has, as far as we know.
+    pub services: BTreeMap<ServiceId, ReadyOfTotal>,
+    /// How many endpoint lists of it are here.
+    pub lists: usize,
+    /// Sentences: what its state means, and what comes next.
+    pub because: Vec<String>,
+}
