@@ -63,6 +63,10 @@ impl Peer {
         }
     }
 
+    fn was_refused(&self) -> bool {
+        self.last_round.is_some_and(|round| round.refused > 0)
+    }
+
     fn quiet(&self, now: Instant) -> bool {
         now.duration_since(self.since) >= SUSPECT_AFTER
     }
@@ -72,6 +76,8 @@ impl Peer {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Monitor {
     peers: BTreeMap<ClusterName, Peer>,
+    /// Whether it was probably we who were cut off, when the states were last judged.
+    isolated: bool,
 }
 
 impl Monitor {
@@ -117,7 +123,7 @@ impl Monitor {
         if round.answered > 0 {
             peer.dead_rounds = 0;
             peer.failed = false;
-        } else if round != Round::default() {
+        } else if round.refused > 0 || (round.silent > 0 && !self.isolated) {
             peer.dead_rounds = peer.dead_rounds.saturating_add(1);
         }
         peer.last_round = (round != Round::default()).then_some(round);
@@ -139,6 +145,14 @@ impl Monitor {
     /// The states now.
     pub(crate) fn states(&mut self, now: Instant) -> BTreeMap<ClusterName, Liveness> {
         let isolated = self.isolated(now);
+        if isolated != self.isolated {
+            self.isolated = isolated;
+            // Silence while we were cut off says nothing of who is heard a moment later than others: they are probed anew.
+            for peer in self.peers.values_mut().filter(|peer| !peer.was_refused()) {
+                peer.dead_rounds = 0;
+                peer.next_probe = peer.next_probe.map(|at| at.min(now));
+            }
+        }
         let states = self.peers.iter_mut().map(|(cluster, peer)| {
             if !isolated && peer.quiet(now) && peer.dead_rounds >= CORROBORATED {
                 peer.failed = true;

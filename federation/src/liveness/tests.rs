@@ -99,6 +99,24 @@ async fn when_most_regions_are_silent_it_is_us() {
 }
 
 #[tokio::test]
+async fn silence_while_we_were_cut_off_is_no_evidence_against_those_heard_last() {
+    let mut world = World::new(&["a", "b", "c"]);
+    assert_eq!(world.run(60.0, &[], |_| SILENT)["a"], Liveness::Isolated);
+    for cluster in ["b", "c"] {
+        let now = world.at(60.5);
+        world.monitor.heard(&name(cluster), now);
+    }
+    assert_eq!(world.states(60.5)["a"], Liveness::Stale, "it may be heard at any moment");
+    // What is found from now on counts, and is looked for at once.
+    for seconds in [60.5, 61.0] {
+        let now = world.at(seconds);
+        assert_eq!(world.monitor.due(now), [name("a")]);
+        world.monitor.probed(&name("a"), SILENT, now);
+    }
+    assert_eq!(world.states(61.0)["a"], Liveness::Failed);
+}
+
+#[tokio::test]
 async fn a_refusal_or_an_answer_shows_that_it_is_not_us() {
     let mut world = World::new(&["a", "b", "c"]);
     let states = world.run(10.0, &["c"], |cluster| if cluster == "a" { REFUSED } else { SILENT });

@@ -1,0 +1,334 @@
+//! The simulated world: three regions with a cluster each, its control plane, its backends, and one watching client.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use portolan_controlplane::config::{Config, SourceFrom, TopologyFrom, XdsPort};
+use portolan_controlplane::source::{Source, SourceStatus};
+use portolan_controlplane::start;
+use portolan_federation::disk::MemoryDisk;
+use portolan_federation::model::{Remote, RemoteCluster, Role};
+use portolan_federation::policy::{Command, Outcome, PolicyChange, Standing, WriteError};
+use portolan_federation::tls::{ClientCertificates, Credentials};
+use portolan_federation::{PeerPort, certs};
+use portolan_topology::names::{ClusterName, NodeName, ServiceId, ZoneName};
+use portolan_topology::policy::{PolicySet, document};
+use portolan_topology::service::{Endpoint, Health, LocalService, LocalServices, Port};
+use portolan_topology::topology::Topology;
+use portolan_topology::view::Liveness;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::sync::{mpsc, oneshot, watch};
+use turmoil::Sim;
+
+use crate::client::{Assignment, Client, Told};
+use crate::net::SimNet;
+
+const TOPOLOGY: &str = "
+apiVersion: portolan.dev/v1alpha1
+kind: Topology
+metadata: {name: fleet}
+spec:
+  regions:
+    - {name: us, zones: [us-1], clusters: [{name: a, controlPlane: {address: plane-a, voter: true}}]}
+    - {name: eu, zones: [eu-1], clusters: [{name: b, controlPlane: {address: plane-b, voter: true}}]}
+    - {name: ap, zones: [ap-1], clusters: [{name: c, controlPlane: {address: plane-c, voter: true}}]}
+  failover:
+    us: [{region: eu, weight: 70}, {region: ap, weight: 30}]
+    eu: [{region: us, weight: 50}, {region: ap, weight: 50}]
+    ap: [{region: us, weight: 50}, {region: eu, weight: 50}]
+";
+
+/// Cluster, region, zone, and how many endpoints `checkout.shop` has there.
+const CLUSTERS: [(&str, &str, &str, u16); 3] = [("a", "us", "us-1", 3), ("b", "eu", "eu-1", 4), ("c", "ap", "ap-1", 2)];
+const FIRST_BACKEND: u16 = 9000;
+const TICK: Duration = Duration::from_millis(5);
+
+type Write = (Command, oneshot::Sender<Result<Outcome, WriteError>>);
+
+/// A control plane's host, through its lives.
+struct Plane {
+    cluster: ClusterName,
+    topology: Arc<Topology>,
+    services: Arc<LocalServices>,
+    credentials: Arc<Credentials>,
+    disk: MemoryDisk,
+    seed: u64,
+    lives: AtomicU64,
+    writes: tokio::sync::Mutex<mpsc::UnboundedReceiver<Write>>,
+    view: Mutex<Option<View>>,
+}
+
+/// What a running control plane shows.
+#[derive(Clone)]
+struct View {
+    remote: watch::Receiver<Arc<Remote>>,
+    policy: watch::Receiver<Arc<PolicySet>>,
+    standing: watch::Receiver<Standing>,
+}
+
+impl Plane {
+    /// One life: what `portolan serve` does once flags are read.
+    async fn live(self: Arc<Self>) -> turmoil::Result {
+        let at = |port| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+        let status = SourceStatus { synced: true, ..SourceStatus::default() };
+        let (_topology, topology) = watch::channel(self.topology.clone());
+        let (_services, services) = watch::channel(self.services.clone());
+        let (_status, status) = watch::channel(Arc::new(status));
+        let config = Config {
+            cluster: self.cluster.clone(),
+            node: NodeName::new("0")?,
+            topology: TopologyFrom::Given(topology),
+            source: SourceFrom::Given(Source { services, status }),
+            credentials: self.credentials.clone(),
+            peers: PeerPort::At(at(7443)),
+            xds: XdsPort { address: at(7444), tls: Some(ClientCertificates::Required) },
+            plaintext: None,
+            admin: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 7480),
+            metrics: at(7481),
+        };
+        let seed = self.seed + 1000 * self.lives.fetch_add(1, Ordering::Relaxed);
+        let disk = Arc::new(self.disk.clone());
+        let running = start(config, Arc::new(SimNet), disk, StdRng::seed_from_u64(seed)).await?;
+        running.readiness().wait().await;
+        let (remote, policy) = (running.federation().remote(), running.federation().policy());
+        *self.view.lock() = Some(View { remote, policy: policy.set(), standing: policy.standing() });
+        let mut writes = self.writes.lock().await;
+        while let Some((command, answer)) = writes.recv().await {
+            let _ = answer.send(policy.write(command).await);
+        }
+        running.stop().await;
+        Ok(())
+    }
+}
+
+/// The fleet, and the time that passes for it.
+pub struct Fleet {
+    sim: Sim<'static>,
+    planes: BTreeMap<&'static str, (Arc<Plane>, mpsc::UnboundedSender<Write>)>,
+    told: Told,
+    /// The endpoints of each region, as its own source lists them.
+    pub endpoints: BTreeMap<String, BTreeSet<SocketAddr>>,
+    topology: Arc<Topology>,
+    _certificates: tempfile::TempDir,
+}
+
+impl Fleet {
+    /// Everything starts at once; the client asks for `checkout.shop` in `us-1` at `a`'s control plane.
+    pub fn new(seed: u64) -> Self {
+        let topology = Arc::new(Topology::parse("topology.yaml", TOPOLOGY).unwrap().0);
+        let certificates = tempfile::tempdir().unwrap();
+        certs::dev(certificates.path(), &topology, &[], jiff::Timestamp::now()).unwrap();
+        let mut sim = turmoil::Builder::new()
+            .rng_seed(seed)
+            .simulation_duration(Duration::from_secs(3600))
+            .tick_duration(TICK)
+            .min_message_latency(Duration::from_millis(5))
+            .max_message_latency(Duration::from_millis(40))
+            .tcp_capacity(1024)
+            .build();
+        let (mut planes, mut endpoints) = (BTreeMap::new(), BTreeMap::new());
+        for (n, (name, region, zone, backends)) in (0..).zip(CLUSTERS) {
+            let host = format!("backends-{name}");
+            let addresses = (0..backends).map(|n| SocketAddr::new(sim.lookup(host.as_str()), FIRST_BACKEND + n));
+            let addresses: BTreeSet<_> = addresses.collect();
+            sim.host(host.as_str(), move || accept(backends));
+            let cluster = ClusterName::new(name).unwrap();
+            let files = certs::files_of(certificates.path(), &cluster);
+            let (write, writes) = mpsc::unbounded_channel();
+            let plane = Arc::new(Plane {
+                cluster,
+                topology: topology.clone(),
+                services: checkout(zone, &addresses),
+                credentials: Arc::new(Credentials::from_files(&files).unwrap()),
+                disk: MemoryDisk::default(),
+                seed: seed + n,
+                lives: AtomicU64::new(0),
+                writes: tokio::sync::Mutex::new(writes),
+                view: Mutex::new(None),
+            });
+            planes.insert(name, (plane.clone(), write));
+            sim.host(host_of(name), move || plane.clone().live());
+            endpoints.insert(region.to_owned(), addresses);
+        }
+        let told = Told::default();
+        let credentials = Credentials::from_files(&certs::client_files(certificates.path())).unwrap();
+        let client = Client {
+            credentials: Arc::new(credentials),
+            cluster: "a",
+            zone: "us-1",
+            service: "checkout.shop:8080",
+            told: told.clone(),
+        };
+        sim.client("client-a", client.run());
+        Self { sim, planes, told, endpoints, topology, _certificates: certificates }
+    }
+
+    /// A fleet whose clusters all know each other, with a policy group, whose client has everything.
+    pub fn settled(seed: u64) -> Self {
+        let mut fleet = Self::new(seed);
+        fleet.until("the fleet is whole", |fleet| {
+            fleet.is_whole() && fleet.last_told().is_some_and(|told| told.healthy == fleet.endpoints)
+        });
+        fleet
+    }
+
+    /// Whether each cluster hears every other and holds all of its facts, and all are in one policy group with a leader.
+    pub fn is_whole(&self) -> bool {
+        let standings: Vec<_> = self.planes.keys().filter_map(|name| self.standing(name)).collect();
+        let groups: BTreeSet<_> = standings.iter().map(|standing| standing.group.clone()).collect();
+        let leaders = standings.iter().filter(|standing| standing.role == Some(Role::Leader)).count();
+        let known = self.planes.keys().all(|of| {
+            let others = self.planes.keys().filter(|other| *other != of);
+            others.into_iter().all(|other| {
+                self.remote(of, other).is_some_and(|known| known.complete && known.liveness == Liveness::Fresh)
+            })
+        });
+        let in_group = standings.len() == CLUSTERS.len() && groups.len() == 1 && !groups.contains(&None);
+        known && in_group && leaders == 1 && standings.iter().all(|standing| standing.role.is_some())
+    }
+
+    /// What the control plane of `of` knows of `other`.
+    pub fn remote(&self, of: &str, other: &str) -> Option<Arc<RemoteCluster>> {
+        let view = self.planes[of].0.view.lock().clone()?;
+        let known = view.remote.borrow().clusters.get(&ClusterName::new(other).unwrap()).cloned();
+        known
+    }
+
+    /// How much the control plane of `of` trusts what it knows of `other`.
+    pub fn liveness(&self, of: &str, other: &str) -> Option<Liveness> {
+        Some(self.remote(of, other)?.liveness)
+    }
+
+    /// Where the control plane of `of` stands in the policy group.
+    pub fn standing(&self, of: &str) -> Option<Standing> {
+        let view = self.planes[of].0.view.lock().clone()?;
+        let standing = view.standing.borrow().clone();
+        Some(standing)
+    }
+
+    /// The revision of the policy that the control plane of `of` has applied.
+    pub fn revision(&self, of: &str) -> Option<u64> {
+        let view = self.planes[of].0.view.lock().clone()?;
+        let revision = view.policy.borrow().revision;
+        Some(revision)
+    }
+
+    /// The newest that the client was told.
+    pub fn last_told(&self) -> Option<Assignment> {
+        self.told.lock().last().cloned()
+    }
+
+    /// Every assignment that the client was told after the first `seen`.
+    pub fn told_since(&self, seen: usize) -> Vec<Assignment> {
+        self.told.lock()[seen..].to_vec()
+    }
+
+    /// How many assignments the client was told.
+    pub fn told_count(&self) -> usize {
+        self.told.lock().len()
+    }
+
+    /// Writes a policy object at the control plane of `at`; the revision once it is applied there.
+    pub fn write(&mut self, at: &str, yaml: &str) -> u64 {
+        let objects = document::parse("policy.yaml", yaml, Some(&self.topology)).unwrap();
+        let change = PolicyChange::Apply(objects);
+        let command = Command { change, expected_revision: None, by: "test".to_owned(), at: jiff::Timestamp::now() };
+        let (answer, mut answered) = oneshot::channel();
+        self.planes[at].1.send((command, answer)).unwrap();
+        let mut outcome = None;
+        self.until("the write is answered", |_| {
+            outcome = answered.try_recv().ok();
+            outcome.is_some()
+        });
+        match outcome.unwrap().unwrap() {
+            Outcome::Applied { revision } => revision,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Lets time pass until something holds; a simulated minute is the limit.
+    pub fn until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+        let limit = self.sim.elapsed() + Duration::from_secs(60);
+        while !holds(self) {
+            assert!(self.sim.elapsed() < limit, "never: {what}\n{}", self.describe());
+            self.sim.step().unwrap();
+        }
+    }
+
+    /// Lets this much time pass.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.sim.elapsed() + time;
+        while self.sim.elapsed() < end {
+            self.sim.step().unwrap();
+        }
+    }
+
+    /// Loses all that the hosts `one` and `others` send each other.
+    pub fn partition(&self, one: &str, others: &[&str]) {
+        others.iter().for_each(|other| self.sim.partition(one, *other));
+    }
+
+    /// Ends a [`Fleet::partition`].
+    pub fn repair(&self, one: &str, others: &[&str]) {
+        others.iter().for_each(|other| self.sim.repair(one, *other));
+    }
+
+    /// Ends the control plane of `of` as a power cut would, except that its connections close.
+    pub fn crash(&mut self, of: &str) {
+        self.sim.crash(host_of(of));
+        *self.planes[of].0.view.lock() = None;
+    }
+
+    /// Starts the control plane of `of` again, on the same disk.
+    pub fn bounce(&mut self, of: &str) {
+        self.sim.bounce(host_of(of));
+    }
+
+    fn describe(&self) -> String {
+        let mut text = format!("the client was told last: {:#?}\n", self.last_told());
+        for of in self.planes.keys() {
+            text.push_str(&format!("{of}: {:?}\n", self.standing(of)));
+            for other in self.planes.keys().filter(|other| *other != of) {
+                let known = self.remote(of, other).map(|known| (known.liveness, known.complete, known.version));
+                text.push_str(&format!("  of {other}: {known:?}\n"));
+            }
+        }
+        text
+    }
+}
+
+fn host_of(cluster: &str) -> String {
+    format!("plane-{cluster}")
+}
+
+/// `checkout.shop` with port 8080 and ready endpoints at `addresses`.
+fn checkout(zone: &str, addresses: &BTreeSet<SocketAddr>) -> Arc<LocalServices> {
+    let id = ServiceId::new("checkout", "shop").unwrap();
+    let endpoint =
+        |address: &SocketAddr| Endpoint { address: *address, weight: NonZeroU32::MIN, health: Health::Ready };
+    let listed = addresses.iter().map(endpoint).collect();
+    let service = LocalService {
+        id: id.clone(),
+        ports: vec![Port { number: 8080, name: Some("grpc".into()) }],
+        endpoints: [(8080, [(Some(ZoneName::new(zone).unwrap()), listed)].into())].into(),
+    };
+    Arc::new(LocalServices { synced: true, services: [(id, Arc::new(service))].into() })
+}
+
+/// Backends that take connections, which is all that probes ask.
+async fn accept(backends: u16) -> turmoil::Result {
+    let mut listening = tokio::task::JoinSet::new();
+    for n in 0..backends {
+        let address = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), FIRST_BACKEND + n);
+        let listener = turmoil::net::TcpListener::bind(address).await?;
+        listening.spawn(async move { while listener.accept().await.is_ok() {} });
+    }
+    listening.join_all().await;
+    Ok(())
+}
