@@ -47,7 +47,7 @@ spec:
 /// Cluster, region, zone, and how many endpoints `checkout.shop` has there.
 const CLUSTERS: [(&str, &str, &str, u16); 3] = [("a", "us", "us-1", 3), ("b", "eu", "eu-1", 4), ("c", "ap", "ap-1", 2)];
 const FIRST_BACKEND: u16 = 9000;
-const TICK: Duration = Duration::from_millis(5);
+const TICK: Duration = Duration::from_millis(10);
 
 type Write = (Command, oneshot::Sender<Result<Outcome, WriteError>>);
 
@@ -128,7 +128,7 @@ impl Fleet {
             .rng_seed(seed)
             .simulation_duration(Duration::from_secs(3600))
             .tick_duration(TICK)
-            .min_message_latency(Duration::from_millis(5))
+            .min_message_latency(Duration::from_millis(10))
             .max_message_latency(Duration::from_millis(40))
             .tcp_capacity(1024)
             .build();
@@ -196,8 +196,7 @@ impl Fleet {
     /// What the control plane of `of` knows of `other`.
     pub fn remote(&self, of: &str, other: &str) -> Option<Arc<RemoteCluster>> {
         let view = self.planes[of].0.view.lock().clone()?;
-        let known = view.remote.borrow().clusters.get(&ClusterName::new(other).unwrap()).cloned();
-        known
+        view.remote.borrow().clusters.get(&ClusterName::new(other).unwrap()).cloned()
     }
 
     /// How much the control plane of `of` trusts what it knows of `other`.
@@ -208,15 +207,13 @@ impl Fleet {
     /// Where the control plane of `of` stands in the policy group.
     pub fn standing(&self, of: &str) -> Option<Standing> {
         let view = self.planes[of].0.view.lock().clone()?;
-        let standing = view.standing.borrow().clone();
-        Some(standing)
+        Some(view.standing.borrow().clone())
     }
 
     /// The revision of the policy that the control plane of `of` has applied.
     pub fn revision(&self, of: &str) -> Option<u64> {
         let view = self.planes[of].0.view.lock().clone()?;
-        let revision = view.policy.borrow().revision;
-        Some(revision)
+        Some(view.policy.borrow().revision)
     }
 
     /// The newest that the client was told.
@@ -279,7 +276,7 @@ impl Fleet {
         others.iter().for_each(|other| self.sim.repair(one, *other));
     }
 
-    /// Ends the control plane of `of` as a power cut would, except that its connections close.
+    /// Kills the control plane of `of`: nothing that it holds in memory is saved, its connections close.
     pub fn crash(&mut self, of: &str) {
         self.sim.crash(host_of(of));
         *self.planes[of].0.view.lock() = None;
