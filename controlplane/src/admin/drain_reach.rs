@@ -19,7 +19,7 @@ use crate::catalog::Inputs;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Stranded {
     pub(super) service: ServiceId,
-    /// The clients' networks; empty: all.
+    /// Whose clients, by network; empty: everybody's who had something.
     pub(super) networks: Vec<NetworkName>,
 }
 
@@ -47,16 +47,17 @@ pub(super) fn stranded(inputs: &Inputs, after: &PolicySet, drains: &[&Drain], no
     for (service, ready) in ready_places(inputs) {
         let locality = after.effective(&service, now).locality;
         let drained = |place: &Locality, by: &[&DrainSpec]| by.iter().any(|drain| takes(drain, &service, place, now));
-        let left_nothing = |network: &&NetworkName| {
-            let mut before = ready
-                .iter()
-                .filter(|place| usable(&inputs.topology, network, place, &locality) && !drained(place, &old))
-                .peekable();
-            before.peek().is_some() && before.all(|place| drained(place, &new))
-        };
-        let without: Vec<NetworkName> = networks.iter().copied().filter(left_nothing).cloned().collect();
-        if !without.is_empty() {
-            let networks = if without.len() == networks.len() { Vec::new() } else { without };
+        // Whether clients of each network that have something now keep some of it.
+        let keeps = networks.iter().copied().filter_map(|network| {
+            let has = |place: &&Locality| usable(&inputs.topology, network, place, &locality) && !drained(place, &old);
+            let mut has = ready.iter().filter(has).peekable();
+            has.peek()?;
+            Some((network, has.any(|place| !drained(place, &new))))
+        });
+        let (kept, lost): (Vec<_>, Vec<_>) = keeps.partition(|(_, keeps)| *keeps);
+        if !lost.is_empty() {
+            let some = if kept.is_empty() { Vec::new() } else { lost };
+            let networks = some.into_iter().map(|(network, _)| network.clone()).collect();
             stranded.push(Stranded { service, networks });
         }
     }
@@ -121,4 +122,163 @@ fn usable(topology: &Topology, network: &NetworkName, place: &Locality, policy: 
     let weighted = weights
         .is_none_or(|weights| weights.iter().any(|weighted| weighted.cluster == place.cluster && weighted.weight > 0));
     allowed && weighted && (cluster.network == *network || !cluster.gateways.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use portolan_federation::model::{Fact, Remote, RemoteCluster, RemoteService};
+    use portolan_topology::policy::StoredPolicy;
+    use portolan_topology::service::{EndpointCounts, LocalService, LocalServices, Port};
+
+    use super::*;
+    use crate::resources::fixtures;
+
+    const TOPOLOGY: &str = "
+apiVersion: portolan.dev/v1alpha1
+kind: Topology
+metadata: {name: test}
+spec:
+  regions:
+    - name: us-east
+      zones: [a, b]
+      clusters:
+        - {name: use1-a, network: us, controlPlane: {address: 127.0.0.1, voter: true}}
+        - {name: use1-b, network: us, controlPlane: {address: 127.0.0.2}}
+    - name: eu-west
+      zones: [c]
+      clusters:
+        - {name: euw1-a, network: eu, controlPlane: {address: 127.0.0.3}}
+    - name: us-west
+      zones: [d]
+      clusters:
+        - {name: usw1-a, network: us, controlPlane: {address: 127.0.0.4}}
+";
+
+    /// `ready` is where checkout.shop has a ready endpoint: `CLUSTER/ZONE`. Ours is `use1-a`.
+    fn inputs(ready: &[&str], failed: &[&str]) -> Inputs {
+        let id: ServiceId = "checkout.shop".parse().unwrap();
+        let ports = vec![Port { number: 80, name: None }];
+        let (topology, _) = Topology::parse("topology", TOPOLOGY).unwrap();
+        let mut local =
+            LocalService { id: id.clone(), ports: ports.clone(), endpoints: [(80, BTreeMap::new())].into() };
+        let mut clusters = BTreeMap::new();
+        for place in ready {
+            let (cluster, zone) = place.split_once('/').unwrap();
+            let zone = Some(zone.parse().unwrap());
+            if cluster == "use1-a" {
+                local.endpoints.get_mut(&80).unwrap().insert(zone, vec![fixtures::ready("10.0.0.1:80")]);
+                continue;
+            }
+            let liveness = if failed.contains(&cluster) { Liveness::Failed } else { Liveness::Fresh };
+            let told = clusters.entry(cluster.parse().unwrap()).or_insert_with(|| RemoteCluster {
+                name: cluster.parse().unwrap(),
+                liveness,
+                heard: None,
+                complete: true,
+                version: (1, 1),
+                topology_hash: None,
+                policy: None,
+                services: [(id.clone(), RemoteService { ports: ports.clone(), zones: BTreeMap::new() })].into(),
+                demand: BTreeMap::new(),
+            });
+            let fact =
+                Fact { endpoints: EndpointCounts { total: 1, ready: 1, ..Default::default() }, ..Fact::default() };
+            told.services.get_mut(&id).unwrap().zones.insert(zone, fact);
+        }
+        let clusters = clusters.into_iter().map(|(name, cluster)| (name, Arc::new(cluster))).collect();
+        Inputs {
+            cluster: "use1-a".parse().unwrap(),
+            topology: Arc::new(topology),
+            local: Arc::new(LocalServices { synced: true, services: [(id, Arc::new(local))].into() }),
+            remote: Arc::new(Remote { clusters, lists: BTreeMap::new() }),
+            policy: None,
+            demand: Arc::default(),
+            gateways: Arc::default(),
+        }
+    }
+
+    fn drain(scope: &str) -> Drain {
+        let spec = DrainSpec {
+            scope: scope.parse().unwrap(),
+            services: None,
+            percent: 100,
+            over: Duration::ZERO,
+            restore_over: Duration::ZERO,
+            start_time: None,
+            end_time: None,
+            force: false,
+            reason: "a test".to_owned(),
+        };
+        Drain { name: scope.replace('=', "-"), spec }
+    }
+
+    fn set(drains: &[Drain]) -> PolicySet {
+        let stored = |drain: &Drain| {
+            let object = PolicyObject::Drain(drain.clone());
+            let (by, at) = (String::new(), Timestamp::UNIX_EPOCH);
+            (object.key(), StoredPolicy { object, created: 1, revision: 1, by, at })
+        };
+        PolicySet { revision: 1, objects: drains.iter().map(stored).collect() }
+    }
+
+    /// What `new` would leave nothing beside the drains in force, as `SERVICE (…)`.
+    #[track_caller]
+    fn check(ready: &[&str], in_force: &[Drain], new: Drain, wanted: &[&str]) {
+        let all: Vec<Drain> = in_force.iter().cloned().chain([new.clone()]).collect();
+        let now = Timestamp::from_second(1_000).unwrap();
+        let left = stranded(&inputs(ready, &["usw1-a"]), &set(&all), &[&new], now);
+        assert_eq!(left.iter().map(ToString::to_string).collect::<Vec<_>>(), wanted);
+    }
+
+    #[test]
+    fn a_service_with_somewhere_left_is_fine() {
+        check(&["use1-a/a", "use1-a/b"], &[], drain("zone=a"), &[]);
+        check(&["use1-a/a", "use1-b/a"], &[], drain("cluster=use1-a"), &[]);
+    }
+
+    #[test]
+    fn a_service_whose_every_ready_place_is_drained_is_left_nothing() {
+        check(&["use1-a/a"], &[], drain("zone=a"), &["checkout.shop"]);
+        check(&["use1-a/a", "use1-b/a", "use1-b/b"], &[], drain("region=us-east"), &["checkout.shop"]);
+        check(&["use1-a/a", "use1-b/b"], &[drain("zone=b")], drain("zone=a"), &["checkout.shop"]);
+    }
+
+    #[test]
+    fn a_failed_cluster_is_nowhere_to_go() {
+        check(&["use1-a/a", "usw1-a/d"], &[], drain("zone=a"), &["checkout.shop"]);
+    }
+
+    #[test]
+    fn another_network_without_a_gateway_is_nowhere_to_go_for_the_clients_of_this_one() {
+        check(&["use1-a/a", "euw1-a/c"], &[], drain("zone=a"), &["checkout.shop (for clients on network us)"]);
+    }
+
+    #[test]
+    fn what_does_not_concern_a_service_does_not_count() {
+        check(&["use1-a/a"], &[], drain("zone=b"), &[]);
+        check(&["use1-a/a"], &[drain("zone=a")], drain("zone=b"), &[]);
+        let other = DrainSpec { services: Some(vec!["cart.shop".parse().unwrap()]), ..drain("zone=a").spec };
+        check(&["use1-a/a"], &[], Drain { name: "x".to_owned(), spec: other }, &[]);
+        let half = DrainSpec { percent: 50, ..drain("zone=a").spec };
+        check(&["use1-a/a"], &[], Drain { name: "x".to_owned(), spec: half }, &[]);
+        let over = DrainSpec { end_time: Some(Timestamp::from_second(999).unwrap()), ..drain("zone=b").spec };
+        let over = Drain { name: "over".to_owned(), spec: over };
+        check(&["use1-a/a", "use1-b/b"], &[over], drain("zone=a"), &[]);
+    }
+
+    #[test]
+    fn a_drain_that_says_more_of_the_same_scope_is_judged_anew() {
+        check(&["use1-a/a"], &[drain("zone=a")], drain("zone=a"), &["checkout.shop"]);
+    }
+
+    #[test]
+    fn services_that_nobody_tells_of_are_named() {
+        let services = ["checkout.shop", "chekout.shop"].map(|name| name.parse().unwrap());
+        let spec = DrainSpec { services: Some(services.into()), ..drain("zone=a").spec };
+        let inputs = inputs(&["use1-a/a"], &[]);
+        assert_eq!(unknown_services(&inputs, &spec), [&"chekout.shop".parse().unwrap()]);
+    }
 }

@@ -23,6 +23,10 @@ use super::served::{NameScope, Query, Served, ServedService};
 /// For how long the pace of a plan is remembered that nobody asks for.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 
+/// After so long without anybody asking a plan goes on as after a restart: longer than the ramps' defaults, so that
+/// whatever began meanwhile counts as done.
+const UNWATCHED: Duration = Duration::from_secs(600);
+
 /// What a plan is made for: one port of one service, for clients in one locality.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -83,6 +87,14 @@ struct Planned {
 pub(super) struct Remembered {
     pub(super) paced: Paced,
     pub(super) used: Duration,
+}
+
+impl Remembered {
+    /// What a plan that somebody asks for again goes on from.
+    fn resumed(&self, now: Duration) -> Paced {
+        let paced = self.paced.clone();
+        if now.saturating_sub(self.used) < UNWATCHED { paced } else { paced.after_restart(now) }
+    }
 }
 
 /// The catalog, without its clock and its inputs' streams.
@@ -317,7 +329,11 @@ impl Core {
             wanted = target(&assembled.view, &key.client, topology, &policy);
         }
         let before = self.plans.get(key);
-        let previous = before.map(|planned| &planned.paced).or_else(|| Some(&self.remembered.get(key)?.paced));
+        let resumed = match before {
+            Some(_) => None,
+            None => self.remembered.get(key).map(|remembered| remembered.resumed(now)),
+        };
+        let previous = before.map(|planned| &planned.paced).or(resumed.as_ref());
         let (paced, due_in) = pace(previous, &wanted, &assembled.view, &policy, now);
         let wake = due_in.map(|due_in| now + due_in);
         let served = serve(key, &paced.plan, &assembled, policy, before.map(|planned| planned.served.as_ref()));

@@ -12,6 +12,8 @@ mod lists;
 mod live;
 mod memory;
 mod resolve;
+#[cfg(test)]
+mod restart_tests;
 pub mod served;
 
 pub use self::core::{Explanation, Listed, PlanKey};

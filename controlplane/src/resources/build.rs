@@ -37,7 +37,7 @@ fn present(kind: Kind, asked: &Arc<str>, name: &ResourceName, service: &ServedSe
         Kind::Cds => cluster::present(asked, &service.policy, class),
         Kind::Eds => endpoints::present(asked, service).encode_to_vec(),
         Kind::Lds => listener::present(asked, canonical()).encode_to_vec(),
-        Kind::Rds => route::present(asked, canonical(), class).encode_to_vec(),
+        Kind::Rds => route::present(asked, canonical(), &service.policy, class).encode_to_vec(),
     };
     Encoded::new(kind, asked.clone(), bytes)
 }

@@ -54,7 +54,10 @@ pub(super) fn present(name: &str, policy: &EffectivePolicy, class: ClientClass) 
         common_lb_config: class.may_be_envoy().then(|| common_lb_config(class)),
         outlier_detection: class.may_be_envoy().then(outlier_detection),
         circuit_breakers: Some(CircuitBreakers {
-            thresholds: vec![Thresholds { max_requests: u32_value(MAX_REQUESTS), ..Thresholds::default() }],
+            thresholds: vec![Thresholds {
+                max_requests: u32_value(policy.max_requests.unwrap_or(MAX_REQUESTS)),
+                ..Thresholds::default()
+            }],
             ..CircuitBreakers::default()
         }),
         // gRPC speaks nothing else; Envoy fails gRPC calls without it.

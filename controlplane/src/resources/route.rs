@@ -1,10 +1,14 @@
 //! RouteConfiguration: every request of the name to its one cluster.
 
+use envoy_types::pb::envoy::config::route::v3::retry_policy::RetryBackOff;
 use envoy_types::pb::envoy::config::route::v3::route::Action;
-use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
+use envoy_types::pb::envoy::config::route::v3::route_action::{ClusterSpecifier, MaxStreamDuration};
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
-use envoy_types::pb::envoy::config::route::v3::{Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost};
-use envoy_types::pb::google::protobuf::Duration;
+use envoy_types::pb::envoy::config::route::v3::{
+    RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
+};
+use envoy_types::pb::google::protobuf::{Duration, UInt32Value};
+use portolan_topology::policy::{EffectivePolicy, Retry, RetryOn};
 
 use super::class::ClientClass;
 
@@ -12,11 +16,18 @@ use super::class::ClientClass;
 ///
 /// Its one virtual host takes every domain: only Listeners of this service lead here, and a channel may carry an
 /// authority that is none of the service's names.
-pub(super) fn present(name: &str, cluster: String, class: ClientClass) -> RouteConfiguration {
+pub(super) fn present(name: &str, cluster: String, policy: &EffectivePolicy, class: ClientClass) -> RouteConfiguration {
+    let timeout = policy.timeout.map(duration);
     let action = RouteAction {
         cluster_specifier: Some(ClusterSpecifier::Cluster(cluster)),
-        // Envoy ends requests after 15 s unless it is told not to; in gRPC the caller's deadline holds anyway.
-        timeout: class.may_be_envoy().then(Duration::default),
+        // gRPC reads nothing but `max_stream_duration`; the caller's deadline holds beside it. In Envoy that would be
+        // the limit of a whole stream.
+        max_stream_duration: timeout
+            .filter(|_| class != ClientClass::Envoy)
+            .map(|limit| MaxStreamDuration { max_stream_duration: Some(limit), ..MaxStreamDuration::default() }),
+        // Envoy ends requests after 15 s unless it is told not to.
+        timeout: class.may_be_envoy().then(|| timeout.unwrap_or_default()),
+        retry_policy: policy.retry.as_ref().and_then(retries),
         ..RouteAction::default()
     };
     let route = Route {
@@ -31,6 +42,35 @@ pub(super) fn present(name: &str, cluster: String, class: ClientClass) -> RouteC
         name: name.to_owned(),
         virtual_hosts: vec![all_domains(name, vec![route])],
         ..Default::default()
+    }
+}
+
+/// `None`: nothing is tried again, which has no words of its own: gRPC refuses 0 retries.
+fn retries(retry: &Retry) -> Option<RetryPolicy> {
+    let on = |status: &RetryOn| match status {
+        RetryOn::Cancelled => "cancelled",
+        RetryOn::DeadlineExceeded => "deadline-exceeded",
+        RetryOn::Internal => "internal",
+        RetryOn::ResourceExhausted => "resource-exhausted",
+        RetryOn::Unavailable => "unavailable",
+    };
+    let policy = RetryPolicy {
+        retry_on: retry.on.iter().map(on).collect::<Vec<_>>().join(","),
+        num_retries: Some(UInt32Value { value: retry.attempts }),
+        retry_back_off: Some(RetryBackOff {
+            base_interval: Some(duration(retry.backoff.base)),
+            max_interval: Some(duration(retry.backoff.max)),
+        }),
+        ..RetryPolicy::default()
+    };
+    (retry.attempts > 0 && !retry.on.is_empty()).then_some(policy)
+}
+
+fn duration(duration: std::time::Duration) -> Duration {
+    Duration {
+        // Policies hold at most a century.
+        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        nanos: duration.subsec_nanos().cast_signed(),
     }
 }
 

@@ -3,17 +3,21 @@
 use std::collections::{BTreeSet, HashSet};
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::LbPolicy;
 use envoy_types::pb::envoy::config::core::v3::HealthStatus;
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::config::listener::v3::Listener;
+use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
+use envoy_types::pb::envoy::config::route::v3::route::Action;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use envoy_types::pb::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
-use portolan_client::xds::resources as client;
+use portolan_client::xds::{model as client_model, resources as client};
+use portolan_topology::policy::{Backoff, EffectivePolicy, Retry, RetryOn};
 use portolan_topology::service::{Endpoint, Health};
 use proptest::prelude::*;
 use prost::Message;
@@ -333,4 +337,73 @@ fn what_nobody_holds_goes() {
         let _ = cache.get(Kind::Eds, &asked, Some(&name), &now, &place("a"), ClientClass::Envoy);
     }
     assert!(cache.len() <= 512, "{}", cache.len());
+}
+
+/// `checkout.shop` under a policy that says everything that routes and clusters carry.
+fn limited(policy: EffectivePolicy) -> Served {
+    let endpoints = vec![ready("10.0.0.1:80")];
+    let plain = service(vec![vec![planned(&place("a"), 1)]], [(place("a"), endpoints)]);
+    Served::Present(Arc::new(ServedService { policy: Arc::new(policy), ..plain }))
+}
+
+fn route(policy: EffectivePolicy, class: ClientClass) -> client::route::Route {
+    let decoded = accepted(&encoded(Kind::Rds, "checkout.shop:8080", &limited(policy), class));
+    let client::Decoded::RouteConfiguration(routes) = decoded else { panic!("{decoded:?}") };
+    routes.virtual_hosts[0].route.clone().unwrap()
+}
+
+#[test]
+fn a_policy_s_timeout_and_retries_are_what_clients_read() {
+    let backoff = Backoff { base: Duration::from_millis(40), max: Duration::from_millis(1500) };
+    let retry = Retry { attempts: 3, on: vec![RetryOn::Unavailable, RetryOn::ResourceExhausted], backoff };
+    let timeout = Some(Duration::from_millis(2500));
+    let policy = EffectivePolicy { timeout, retry: Some(retry), ..EffectivePolicy::default() };
+    for class in CLASSES {
+        let route = route(policy.clone(), class);
+        assert_eq!(route.timeout, timeout, "{class:?}");
+        let read = client_model::Retry { attempts: 3, on: vec![8, 14], base: backoff.base, max: backoff.max };
+        assert_eq!(route.retry, Some(read), "{class:?}");
+    }
+}
+
+#[test]
+fn without_a_policy_nothing_is_tried_again_and_nothing_times_out() {
+    let nothing = Retry { attempts: 0, ..Retry::default() };
+    let no_status = Retry { on: Vec::new(), ..Retry::default() };
+    for retry in [None, Some(nothing), Some(no_status)] {
+        for class in CLASSES {
+            let route = route(EffectivePolicy { retry: retry.clone(), ..EffectivePolicy::default() }, class);
+            // Envoy has to be told: zero is no limit.
+            let none = class.may_be_envoy().then_some(Duration::ZERO);
+            assert_eq!((route.timeout, route.retry), (none, None), "{class:?} {retry:?}");
+        }
+    }
+}
+
+#[test]
+fn grpc_reads_its_timeout_where_envoy_does_not() {
+    let policy = EffectivePolicy { timeout: Some(Duration::from_secs(2)), ..EffectivePolicy::default() };
+    for (class, of_envoy, of_grpc) in [
+        (ClientClass::Envoy, true, false),
+        (ClientClass::GrpcGo, false, true),
+        (ClientClass::Portolan, false, true),
+        (ClientClass::Unknown, true, true),
+    ] {
+        let routes: RouteConfiguration =
+            decode(&encoded(Kind::Rds, "checkout.shop:8080", &limited(policy.clone()), class));
+        let Some(Action::Route(action)) = routes.virtual_hosts[0].routes[0].action.clone() else { panic!("no route") };
+        assert_eq!((action.timeout.is_some(), action.max_stream_duration.is_some()), (of_envoy, of_grpc), "{class:?}");
+    }
+}
+
+#[test]
+fn a_policy_s_limit_of_requests_reaches_the_cluster() {
+    for (given, wanted) in [(Some(7), 7), (None, 100_000)] {
+        let policy = EffectivePolicy { max_requests: given, ..EffectivePolicy::default() };
+        for class in CLASSES {
+            let decoded = accepted(&encoded(Kind::Cds, "checkout.shop:8080", &limited(policy.clone()), class));
+            let client::Decoded::Cluster(cluster) = decoded else { panic!("{decoded:?}") };
+            assert_eq!(cluster.max_requests, Some(wanted), "{class:?}");
+        }
+    }
 }
