@@ -2,7 +2,7 @@
 
 A fenced block `sh` is run by bash and must succeed. What may stand after `sh`:
   background       runs until its page ends; the next block starts once its output shows the text of `until="…"`
-  fails            must fail, with the output that the next fenced `text` block shows as its first line
+  fails            must fail
   needs="kubelet"  is not run: it needs what the marker names
 Blocks whose whole text is in PORTOLAN_DOCS_ALREADY (lines) were run by another step.
 """
