@@ -123,10 +123,10 @@ impl Expectations<'_> {
                 _ => None,
             });
             let steps = ramp.steps.map_or(RAMP_STEPS, |steps| *steps);
-            if let Some(few) = ramp.steps.filter(|steps| !(1..=20).contains(&steps.value)) {
+            if let Some(few) = ramp.steps.filter(|steps| !(1..=9).contains(&steps.value)) {
                 report
                     .error(few.span, format!("{} steps", *few))
-                    .expected("1 to 20: finer ones cannot be told from noise");
+                    .expected("1 to 9: they are seen when they are a tenth apart");
             }
             let min = time(&ramp.min, report);
             wanted.push(min.zip(returned).map(|(min, returned)| Wanted::RampsBackOver { min, steps, returned }));
