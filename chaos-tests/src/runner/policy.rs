@@ -38,9 +38,10 @@ impl PolicyWriter {
         let mut last = None;
         for plane in planes {
             let address = self.admin(*plane);
-            match self.portolan.run(&["policy", "apply", "-f", &file, "--address", &address]).await {
+            match self.portolan.run(&["policy", "apply", "-f", &file, "-o", "json", "--address", &address]).await {
                 Ok(said) => {
-                    let revision = revision_in(&said);
+                    let revision =
+                        serde_json::from_str(&said).ok().and_then(|said| revisions_in(&said).into_iter().max());
                     return revision
                         .ok_or_else(|| anyhow::anyhow!("`policy apply` named no revision: {}", said.trim()));
                 }
@@ -144,13 +145,7 @@ pub(super) fn probe_document(count: u64) -> String {
     .to_string()
 }
 
-/// The revision that `policy apply` names: the last `r42` or `revision 42`.
-fn revision_in(said: &str) -> Option<u64> {
-    let mut words = said.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).rev();
-    words.find_map(|word| word.strip_prefix('r').unwrap_or(word).parse().ok())
-}
-
-/// Every `revision` anywhere in the history.
+/// Every `revision` in an answer.
 fn revisions_in(history: &Value) -> Vec<u64> {
     match history {
         Value::Array(items) => items.iter().flat_map(revisions_in).collect(),
@@ -165,10 +160,7 @@ fn revisions_in(history: &Value) -> Vec<u64> {
 /// The cluster whose policy role is `leader`.
 fn leader_in(status: &Value) -> Option<&str> {
     let clusters = status.get("clusters")?.as_array()?;
-    let leads = |cluster: &&Value| {
-        let role = cluster.pointer("/policy/role").or_else(|| cluster.get("role"));
-        role.and_then(Value::as_str).is_some_and(|role| role.eq_ignore_ascii_case("leader"))
-    };
+    let leads = |cluster: &&Value| cluster.pointer("/policy/role").and_then(Value::as_str) == Some("leader");
     clusters.iter().find(leads)?.get("name")?.as_str()
 }
 
@@ -177,9 +169,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_revision_is_found_however_it_is_said() {
-        assert_eq!(revision_in("trafficpolicy shop/checkout applied, r42\n"), Some(42));
-        assert_eq!(revision_in("TrafficPolicy/shop/checkout: revision 7"), Some(7));
-        assert_eq!(revision_in("nothing"), None);
+    fn revisions_are_found_wherever_they_stand() {
+        let history =
+            serde_json::json!({"changes": [{"revision": 3, "object": {"status": {"revision": 3}}}, {"revision": 7}]});
+        assert_eq!(revisions_in(&history), [3, 3, 7]);
+    }
+
+    #[test]
+    fn the_leader_is_the_cluster_with_that_role() {
+        let status = serde_json::json!({"clusters": [
+            {"name": "use1-a", "policy": {"revision": 4, "role": "voter"}},
+            {"name": "usw2-a", "policy": {"revision": 4, "role": "leader"}},
+            {"name": "euw1-a", "policy": null},
+        ]});
+        assert_eq!(leader_in(&status), Some("usw2-a"));
+        assert_eq!(leader_in(&serde_json::json!({"clusters": []})), None);
     }
 }

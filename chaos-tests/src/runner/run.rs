@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use portolan_federation::certs;
 use portolan_topology::topology::Topology;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
@@ -122,7 +121,7 @@ impl Run {
             "{}: starting {planes} control planes, {backends} backends and {clients} clients",
             self.scenario.name
         ));
-        self.prepare()?;
+        self.prepare().await?;
         let starting = Instant::now();
         self.fleet.start().await?;
         terminal.say(&format!("up after {:.1} s", starting.elapsed().as_secs_f64()));
@@ -133,12 +132,13 @@ impl Run {
         self.conclude(terminal)
     }
 
-    fn prepare(&self) -> anyhow::Result<()> {
+    async fn prepare(&self) -> anyhow::Result<()> {
         let clusters = self.site.control_planes.iter().map(|plane| &plane.cluster);
         self.paths.make(clusters).context("cannot make the run's folders")?;
         let rewritten = self.rewritten_topology();
         std::fs::write(self.paths.topology(), rewritten.to_yaml()).context("cannot write the topology")?;
-        certs::dev(&self.paths.certs(), &rewritten, &[], jiff::Timestamp::now())?;
+        let (certs, topology) = (self.paths.certs().display().to_string(), self.paths.topology().display().to_string());
+        self.policy.portolan.run(&["certs", "dev", &certs, "--topology", &topology]).await?;
         let mut localities: Vec<_> = self.site.clients.iter().map(|client| &client.locality).collect();
         localities.extend(self.site.backends.iter().map(|backend| &backend.locality));
         for locality in localities {

@@ -47,10 +47,11 @@ impl Stage<'_> {
                 self.removed.extend(gone.iter().map(|backend| (*backend, began)));
                 format!("{} backends go", gone.len())
             }
-            Action::Drain { scope, over } => {
-                let (scope, over) = (scope.to_string(), format!("{}ms", over.as_millis()));
+            Action::Drain { scope, over, restore_over } => {
+                let [over, back] = [over, restore_over].map(|time| format!("{}ms", time.as_millis()));
+                let scope = scope.to_string();
                 let reason = format!("scenario {}, step {}", self.scenario.name, step.name);
-                let arguments = ["drain", &scope, "--reason", &reason, "--over", &over];
+                let arguments = ["drain", &scope, "--reason", &reason, "--over", &over, "--restore-over", &back];
                 self.command(&step.name, &arguments).await
             }
             Action::Undrain { scope } => {

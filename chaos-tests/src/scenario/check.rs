@@ -232,8 +232,10 @@ fn action(
     }
     if let Some(drain) = &step.drain {
         let over = drain.over.as_ref().map_or(Some(Duration::ZERO), |text| time(text, report));
+        let restore_over = drain.restore_over.as_ref().map_or(Some(Duration::ZERO), |text| time(text, report));
         let scope = roles.scope(&drain.scope, report);
-        actions.push(scope.zip(over).map(|(scope, over)| Action::Drain { scope, over }));
+        let drain = scope.zip(over).zip(restore_over);
+        actions.push(drain.map(|((scope, over), restore_over)| Action::Drain { scope, over, restore_over }));
     }
     if let Some(undrain) = &step.undrain {
         actions.push(roles.scope(&undrain.scope, report).map(|scope| Action::Undrain { scope }));

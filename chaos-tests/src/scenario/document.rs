@@ -120,9 +120,11 @@ pub(super) struct Degrade {
 }
 
 #[derive(Debug, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Drain {
     pub(super) scope: Spanned<ScopeText>,
     pub(super) over: Option<Spanned<String>>,
+    pub(super) restore_over: Option<Spanned<String>>,
 }
 
 #[derive(Debug, serde::Deserialize)]

@@ -118,8 +118,8 @@ impl Expectations<'_> {
             wanted.push(Some(Wanted::Failed { max_in_flight_at_kill, max }));
         }
         if let Some(ramp) = &raw.ramps_back_over {
-            let returned = self.step_scope(raw, window, "a `restart`", report, |action| match action {
-                Action::Restart { target: Target::Scope(scope) } => Some(scope.clone()),
+            let returned = self.step_scope(raw, window, "a `restart` or `undrain`", report, |action| match action {
+                Action::Restart { target: Target::Scope(scope) } | Action::Undrain { scope } => Some(scope.clone()),
                 _ => None,
             });
             let steps = ramp.steps.map_or(RAMP_STEPS, |steps| *steps);

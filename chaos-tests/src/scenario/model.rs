@@ -108,6 +108,8 @@ pub enum Action {
         scope: Scope,
         /// How long the way out takes.
         over: Duration,
+        /// How long the way back takes, once it is given back.
+        restore_over: Duration,
     },
     /// `portolan undrain`.
     Undrain {
@@ -209,7 +211,7 @@ pub enum Wanted {
         min: Duration,
         /// Through at least so many steps.
         steps: usize,
-        /// What was restarted.
+        /// What was restarted or given back.
         returned: Scope,
     },
     /// The 99th percentile of latency, against another window's.
