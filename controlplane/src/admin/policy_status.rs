@@ -155,3 +155,147 @@ fn phase(drain: &DrainSpec, now: Timestamp) -> &'static str {
         "Active"
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use portolan_federation::model::{PolicyStanding, RemoteCluster, Role};
+    use portolan_topology::policy::document::parse;
+    use portolan_topology::view::Liveness;
+    use serde_json::json;
+
+    use super::*;
+
+    const TOPOLOGY: &str = "
+apiVersion: portolan.dev/v1alpha1
+kind: Topology
+metadata: {name: test}
+spec:
+  regions:
+    - name: us-east
+      zones: [a]
+      clusters:
+        - {name: use1-a, controlPlane: {address: 127.0.0.1, voter: true}}
+        - {name: use1-b, controlPlane: {address: 127.0.0.2}}
+";
+
+    fn policy(name: &str) -> String {
+        format!(
+            "{{apiVersion: portolan.dev/v1alpha1, kind: TrafficPolicy, metadata: {{name: {name}, namespace: shop}}, \
+             spec: {{targetRefs: [{{group: '', kind: Service, name: checkout}}], timeout: 2s}}}}"
+        )
+    }
+
+    fn drain(spec: &str) -> String {
+        format!(
+            "{{apiVersion: portolan.dev/v1alpha1, kind: Drain, metadata: {{name: d}}, spec: {{reason: x, {spec}}}}}"
+        )
+    }
+
+    /// The objects' status, `texts` written at the revisions 1, 2, … while `use1-b` has said that it applied `told`.
+    fn statuses(texts: &[String], told: Option<u64>) -> Vec<Value> {
+        let (topology, _) = Topology::parse("topology", TOPOLOGY).unwrap();
+        let mut set = PolicySet::default();
+        for text in texts {
+            set.revision += 1;
+            let object = parse("test", text, None).unwrap().remove(0);
+            let (by, at) = ("ada".to_owned(), Timestamp::UNIX_EPOCH);
+            let stored = StoredPolicy { object, created: set.revision, revision: set.revision, by, at };
+            set.objects.insert(stored.object.key(), stored);
+        }
+        let other = RemoteCluster {
+            name: "use1-b".parse().unwrap(),
+            liveness: Liveness::Fresh,
+            heard: None,
+            complete: true,
+            version: (1, 1),
+            topology_hash: None,
+            policy: told.map(|revision| PolicyStanding { revision, role: Role::Learner }),
+            services: BTreeMap::new(),
+            demand: BTreeMap::new(),
+        };
+        let clusters = [(other.name.clone(), Arc::new(other))].into();
+        let known = Known {
+            set: &set,
+            topology: &topology,
+            cluster: &"use1-a".parse().unwrap(),
+            remote: &Remote { clusters, lists: BTreeMap::new() },
+            now: Timestamp::UNIX_EPOCH + Duration::from_secs(1_000),
+        };
+        known.all().into_iter().map(|object| object["status"].clone()).collect()
+    }
+
+    fn condition(status: &Value, kind: &str) -> Value {
+        let all = status["conditions"].as_array().unwrap();
+        let mut found = all.iter().find(|one| one["type"] == kind).cloned().unwrap_or_default();
+        found.as_object_mut().map(|found| found.remove("type"));
+        found
+    }
+
+    #[test]
+    fn what_everybody_has_is_programmed() {
+        let status = statuses(&[policy("a")], Some(1)).remove(0);
+        assert_eq!(
+            status,
+            json!({
+                "revision": 1, "createdRevision": 1, "by": "ada", "at": "1970-01-01T00:00:00Z",
+                "conditions": [
+                    {"type": "Accepted", "status": "True", "reason": "Accepted"},
+                    {"type": "Programmed", "status": "True", "reason": "AllClusters"},
+                ],
+                "clusters": [{"name": "use1-a", "revision": 1}, {"name": "use1-b", "revision": 1}],
+            })
+        );
+    }
+
+    #[test]
+    fn what_somebody_lacks_is_pending_and_what_nobody_said_is_unknown() {
+        let two = [policy("a"), drain("scope: {region: us-east}")];
+        let [drain, policy] = &statuses(&two, Some(1))[..] else { panic!() };
+        assert_eq!(condition(policy, "Programmed"), json!({"status": "True", "reason": "AllClusters"}));
+        assert_eq!(
+            condition(drain, "Programmed"),
+            json!({"status": "False", "reason": "Pending", "message": "use1-b is at r1"})
+        );
+        let status = statuses(&two, None).remove(0);
+        assert_eq!(
+            condition(&status, "Programmed"),
+            json!({"status": "Unknown", "reason": "NotHeard", "message": "nothing heard of use1-b"})
+        );
+        assert_eq!(status["clusters"][1], json!({"name": "use1-b"}));
+    }
+
+    #[test]
+    fn the_younger_of_two_on_one_target_is_conflicted() {
+        let [older, younger] = &statuses(&[policy("old"), policy("a-younger")], Some(2))[..] else { panic!() };
+        let (older, younger) = if older["revision"] == 1 { (older, younger) } else { (younger, older) };
+        assert_eq!(condition(older, "Accepted"), json!({"status": "True", "reason": "Accepted"}));
+        assert_eq!(
+            condition(younger, "Accepted"),
+            json!({"status": "False", "reason": "Conflicted", "message": "old is older and holds for Service checkout"})
+        );
+    }
+
+    #[test]
+    fn a_name_that_left_the_topology_is_told() {
+        let status = statuses(&[drain("scope: {region: eu-west}")], Some(1)).remove(0);
+        let wanted = json!({"status": "False", "reason": "NotInTopology", "message": "unknown region `eu-west`"});
+        assert_eq!(condition(&status, "ResolvedRefs"), wanted);
+    }
+
+    #[test]
+    fn a_drain_is_pending_active_or_ended() {
+        for (times, wanted) in [
+            ("", "Active"),
+            ("startTime: '1970-01-01T00:16:40Z', ", "Active"),
+            ("startTime: '1970-01-01T00:16:41Z', ", "Pending"),
+            ("endTime: '1970-01-01T00:16:40Z', ", "Ended"),
+            ("endTime: '1970-01-01T00:16:41Z', ", "Active"),
+        ] {
+            let status = statuses(&[drain(&format!("{times}scope: {{region: us-east}}"))], Some(1)).remove(0);
+            assert_eq!(status["phase"], wanted, "{times}");
+        }
+    }
+}

@@ -104,3 +104,20 @@ fn escaped(text: &str) -> String {
     };
     text.bytes().map(escape).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_mean_something_in_a_request_is_escaped() {
+        let parameters = Parameters::default()
+            .flag("dryRun", true)
+            .flag("consistent", false)
+            .with("file", Some("a b&c=d?é.yaml"))
+            .with("key", None::<&str>);
+        assert_eq!(parameters.0, "?dryRun=true&file=a%20b%26c=d%3F%C3%A9.yaml");
+        assert_eq!(escaped("region=us-east"), "region=us-east");
+        assert_eq!(escaped("a\r\nb"), "a%0D%0Ab");
+    }
+}

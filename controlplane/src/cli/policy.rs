@@ -285,3 +285,22 @@ fn key(text: &str) -> Result<String, String> {
     }
     Ok(format!("{kind}/{}", rest.join("/")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_whatever_the_kind_s_case() {
+        for (text, wanted) in [
+            ("TrafficPolicy/shop/checkout", "TrafficPolicy/shop/checkout"),
+            ("trafficpolicy/shop/checkout", "TrafficPolicy/shop/checkout"),
+            ("drain/region-us-east", "Drain/region-us-east"),
+        ] {
+            assert_eq!(key(text).as_deref(), Ok(wanted));
+        }
+        for text in ["", "drain", "drain/", "drain/a/b", "TrafficPolicy/checkout", "TrafficPolicy//x", "Pod/a"] {
+            assert!(key(text).is_err(), "{text}");
+        }
+    }
+}

@@ -119,3 +119,93 @@ fn revision(value: &Value) -> String {
 fn text(value: &Value) -> String {
     value.as_str().map_or("–".to_owned(), |text| text.replace(char::is_control, "\u{fffd}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn two() -> Vec<Value> {
+        let condition =
+            |kind: &str, status: &str, reason: &str| json!({"type": kind, "status": status, "reason": reason});
+        vec![
+            json!({
+                "kind": "Drain",
+                "metadata": {"name": "zone-us-east-1a"},
+                "spec": {"scope": {"zone": "us-east-1a"}, "percent": 50, "services": ["cart.shop"], "reason": "CHG-1"},
+                "status": {"revision": 12, "by": "ada", "at": "2026-12-01T02:00:00Z", "phase": "Pending", "conditions": [
+                    condition("Accepted", "True", "Accepted"), condition("Programmed", "Unknown", "NotHeard"),
+                ]},
+            }),
+            json!({
+                "kind": "TrafficPolicy",
+                "metadata": {"name": "checkout", "namespace": "shop"},
+                "spec": {"targetRefs": [
+                    {"kind": "Service", "name": "checkout", "sectionName": "grpc"}, {"kind": "Namespace", "name": "shop"},
+                ]},
+                "status": {"revision": 9, "by": "eve\u{1b}[2J", "at": "2026-12-01T02:00:00Z", "conditions": [
+                    {"type": "Accepted", "status": "False", "reason": "Conflicted", "message": "old is older"},
+                    condition("Programmed", "True", "AllClusters"),
+                ]},
+            }),
+        ]
+    }
+
+    #[test]
+    fn a_table_of_objects() {
+        assert_eq!(
+            objects(&two(), false),
+            "\
+KIND           NAMESPACE  NAME             REVISION  FOR                                         ACCEPTED        PROGRAMMED
+Drain          –          zone-us-east-1a  r12       zone=us-east-1a 50% of cart.shop (pending)  yes             NotHeard
+TrafficPolicy  shop       checkout         r9        Service checkout:grpc, Namespace shop       no: Conflicted  yes
+"
+        );
+    }
+
+    #[test]
+    fn a_wide_table_says_who_and_why_and_steers_no_terminal() {
+        let wide = objects(&two(), true);
+        let ends: Vec<&str> =
+            wide.lines().filter_map(|line| line.split_once("2026-12-01T02:00:00Z  ")).map(|(_, why)| why).collect();
+        assert_eq!(ends, ["CHG-1", "old is older"]);
+        assert!(wide.contains("eve\u{fffd}[2J") && !wide.contains('\u{1b}'), "{wide:?}");
+    }
+
+    #[test]
+    fn nothing_is_said_in_words() {
+        assert_eq!(objects(&[], false), "no policy objects\n");
+        assert_eq!(history(&[]), "no changes\n");
+    }
+
+    #[test]
+    fn what_a_write_came_to() {
+        let answer = |dry: bool| {
+            let object = |key: &str, change: &str| json!({"key": key, "change": change});
+            let objects = [object("Drain/a", "created"), object("Drain/b", "unchanged"), object("Drain/c", "deleted")];
+            json!({"revision": 7, "dryRun": dry, "objects": objects})
+        };
+        assert_eq!(written(&answer(false)), "Drain/a created at r7\nDrain/b unchanged\nDrain/c deleted at r7\n");
+        assert_eq!(
+            written(&answer(true)),
+            "Drain/a would be created (dry run)\nDrain/b unchanged\nDrain/c would be deleted (dry run)\n"
+        );
+    }
+
+    #[test]
+    fn a_history_as_a_table() {
+        let changes = [
+            json!({"revision": 7, "at": "2026-12-01T02:00:00Z", "by": "ada", "key": "Drain/a", "object": {"kind": "Drain"}}),
+            json!({"revision": 11, "at": "2026-12-01T03:00:00Z", "by": "grace", "key": "Drain/a", "object": null}),
+        ];
+        assert_eq!(
+            history(&changes),
+            "\
+REVISION  AT                    BY     OBJECT   CHANGE
+r7        2026-12-01T02:00:00Z  ada    Drain/a  written
+r11       2026-12-01T03:00:00Z  grace  Drain/a  removed
+"
+        );
+    }
+}
