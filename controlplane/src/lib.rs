@@ -7,6 +7,7 @@ pub mod catalog;
 pub mod cli;
 pub mod config;
 mod demand;
+mod grpc_health;
 pub mod lrs;
 mod ports;
 pub mod readiness;

@@ -21,11 +21,13 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tonic_health::pb::health_server::{Health, HealthServer};
 
 use crate::admin::{self, Admin};
 use crate::catalog::{Demand, LiveCatalog, Streams};
 use crate::config::{Config, SourceFrom, TopologyFrom};
 use crate::demand;
+use crate::grpc_health;
 use crate::lrs::service::LoadReports;
 use crate::lrs::store::LoadStore;
 use crate::ports::{self, Http, Only, PortError};
@@ -241,7 +243,7 @@ pub async fn start(config: Config, net: Arc<dyn Net>, disk: Arc<dyn Disk>, rng: 
         xds_refusals: refusals.clone(),
     });
     let load_reports = LoadReports::new(loads, admin.topology.clone(), admin.cluster.clone());
-    let xds_services = (server, load_reports);
+    let xds_services = (server, load_reports, grpc_health::follow(readiness.clone()).await);
     let mut servers = vec![
         serve_xds(&xds_services, xds_listener, rule, refusals.clone(), &shutdown),
         serve_http(admin_listener, admin::router(admin.clone()), &shutdown),
@@ -254,8 +256,8 @@ pub async fn start(config: Config, net: Arc<dyn Net>, disk: Arc<dyn Disk>, rng: 
     Ok(Running { addresses, readiness, catalog, federation, shutdown, catalog_task, servers, _stages: stages })
 }
 
-fn serve_xds(
-    (server, loads): &(XdsServer, LoadReports),
+fn serve_xds<H: Health>(
+    (server, loads, health): &(XdsServer, LoadReports, HealthServer<H>),
     listener: Box<dyn Listener>,
     rule: Rule,
     refusals: Arc<Refusals>,
@@ -263,7 +265,7 @@ fn serve_xds(
 ) -> AbortOnDropHandle<()> {
     let incoming = Incoming::new(listener, rule, refusals);
     let services = transport().add_service(server.aggregated()).add_service(server.endpoints());
-    let router = services.add_service(loads.clone().service());
+    let router = services.add_service(loads.clone().service()).add_service(health.clone());
     let served = router.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
     AbortOnDropHandle::new(tokio::spawn(async move {
         if let Err(error) = served.await {
