@@ -413,7 +413,7 @@ fn serve(
 }
 
 /// A time since the Unix epoch as the moment that it is.
-fn timestamp(since_epoch: Duration) -> Timestamp {
+pub(super) fn timestamp(since_epoch: Duration) -> Timestamp {
     let seconds = i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX);
     Timestamp::new(seconds, since_epoch.subsec_nanos().cast_signed()).unwrap_or(Timestamp::MAX)
 }

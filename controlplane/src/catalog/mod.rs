@@ -15,6 +15,8 @@ mod resolve;
 #[cfg(test)]
 mod restart_tests;
 pub mod served;
+#[cfg(test)]
+mod tests;
 
 pub use self::core::{Explanation, Listed, PlanKey};
 pub use distinct::Duplicate;
