@@ -348,10 +348,10 @@ fn full_before(planned: &PlannedLocality, plan: &Plan) -> Option<&'static str> {
     full.last().map(|other| tier_word(&other.tier))
 }
 
-pub(super) fn explain_cluster(explained: &ClusterExplained, own_topology: bool) -> String {
+pub(super) fn explain_cluster(explained: &ClusterExplained, wide: bool) -> String {
     let mut text = table(
         &["CLUSTER", "REGION", "STATE", "HEARD", "READY", "UTIL", "POLICY", "TOPOLOGY"],
-        &[cluster_row(&explained.cluster, own_topology)[..8].to_vec()],
+        &[cluster_row(&explained.cluster, wide)[..8].to_vec()],
     );
     for because in &explained.because {
         text.push_str(&format!("{because}\n"));
@@ -364,3 +364,6 @@ pub(super) fn explain_cluster(explained: &ClusterExplained, own_topology: bool) 
     }
     text
 }
+
+#[cfg(test)]
+mod tests;
