@@ -11,12 +11,18 @@ use super::super::served::{Served, ServedService};
 use super::world::{World, list, query, zones};
 use super::*;
 
+/// Endpoints by zone, as text.
+type InZones = Vec<(&'static str, Vec<String>)>;
+
+/// The same as the world takes it.
+type Borrowed<'a> = [(&'a str, &'a [&'a str])];
+
 /// Something that happens to the one service there is.
 #[derive(Debug, Clone)]
 enum Event {
-    Local(Vec<(&'static str, Vec<String>)>),
-    Facts(&'static str, Vec<(&'static str, Vec<String>)>),
-    List(&'static str, bool, Vec<(&'static str, Vec<String>)>),
+    Local(InZones),
+    Facts(&'static str, InZones),
+    List(&'static str, bool, InZones),
     Liveness(&'static str, Liveness, bool),
     Wait(u64),
 }
@@ -34,12 +40,12 @@ fn addresses() -> impl Strategy<Value = Vec<String>> {
     })
 }
 
-fn in_zones(zones: &'static [&'static str]) -> impl Strategy<Value = Vec<(&'static str, Vec<String>)>> {
+fn in_zones(zones: &'static [&'static str]) -> impl Strategy<Value = InZones> {
     let one = |zone: &'static str| addresses().prop_map(move |addresses| (zone, addresses));
     zones.iter().map(|zone| one(zone)).collect::<Vec<_>>()
 }
 
-fn other() -> impl Strategy<Value = (&'static str, Vec<(&'static str, Vec<String>)>)> {
+fn other() -> impl Strategy<Value = (&'static str, InZones)> {
     prop_oneof![
         in_zones(&["e1", "e2"]).prop_map(|zones| ("east-b", zones)),
         in_zones(&["w1"]).prop_map(|zones| ("west-a", zones)),
@@ -62,10 +68,10 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 }
 
 fn apply(world: &mut World, event: Event) {
-    fn borrowed<'a>(zones: &'a [(&'static str, Vec<String>)]) -> Vec<(&'static str, Vec<&'a str>)> {
+    fn borrowed(zones: &InZones) -> Vec<(&'static str, Vec<&str>)> {
         zones.iter().map(|(zone, texts)| (*zone, texts.iter().map(String::as_str).collect())).collect()
     }
-    let all = |zones: &[(&'static str, Vec<String>)], then: &mut dyn FnMut(&[(&str, &[&str])])| {
+    let all = |zones: &InZones, then: &mut dyn FnMut(&Borrowed<'_>)| {
         let zones = borrowed(zones);
         let zones: Vec<(&str, &[&str])> = zones.iter().map(|(zone, texts)| (*zone, texts.as_slice())).collect();
         then(&zones);
