@@ -59,12 +59,18 @@ impl PolicyWriter {
         document: &str,
         planes: &[usize],
     ) -> anyhow::Result<u64> {
-        loop {
-            match self.apply(name, document, planes).await {
-                Err(_) if Instant::now() < deadline => tokio::time::sleep(PROBE_EVERY).await,
-                result => return result,
+        let mut last = None;
+        let tries = async {
+            loop {
+                match self.apply(name, document, planes).await {
+                    Ok(revision) => return revision,
+                    Err(error) => last = Some(error),
+                }
+                tokio::time::sleep(PROBE_EVERY).await;
             }
-        }
+        };
+        let applied = tokio::time::timeout_at(deadline, tries).await;
+        applied.map_err(|_| last.unwrap_or_else(|| anyhow::anyhow!("no control plane took it in time")))
     }
 
     /// Runs a command at the first of `planes` at which it works.

@@ -138,7 +138,11 @@ impl Run {
         let rewritten = self.rewritten_topology();
         std::fs::write(self.paths.topology(), rewritten.to_yaml()).context("cannot write the topology")?;
         let (certs, topology) = (self.paths.certs().display().to_string(), self.paths.topology().display().to_string());
-        self.policy.portolan.run(&["certs", "dev", &certs, "--topology", &topology]).await?;
+        // Where the topology gives addresses that nobody has, the certificates still name those that are dialled.
+        let hosts: Vec<String> = self.site.control_planes.iter().map(|plane| plane.xds.ip().to_string()).collect();
+        let names = hosts.iter().flat_map(|host| ["--name", host]);
+        let arguments: Vec<&str> = ["certs", "dev", &certs, "--topology", &topology].into_iter().chain(names).collect();
+        self.policy.portolan.run(&arguments).await?;
         let mut localities: Vec<_> = self.site.clients.iter().map(|client| &client.locality).collect();
         localities.extend(self.site.backends.iter().map(|backend| &backend.locality));
         for locality in localities {
