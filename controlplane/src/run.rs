@@ -32,6 +32,7 @@ use crate::lrs::service::LoadReports;
 use crate::lrs::store::LoadStore;
 use crate::ports::{self, Http, Only, PortError};
 use crate::readiness::Readiness;
+use crate::source::damped;
 use crate::source::files::{FilesError, FilesSource};
 use crate::topology_file::{TopologyError, TopologyFile, TopologyStatus};
 use crate::xds::server::{XdsServer, transport};
@@ -167,6 +168,7 @@ pub async fn start(config: Config, net: Arc<dyn Net>, disk: Arc<dyn Disk>, rng: 
         }
         SourceFrom::Given(source) => source,
     };
+    let source = damped(source);
 
     // Every port is open before anything speaks: a port in use ends the start, not a running system.
     let (xds_listener, xds) = ports::open(&*net, config.xds.address, "xDS clients", "--xds-addr").await?;

@@ -27,6 +27,9 @@ const REMEMBERED: Duration = Duration::from_secs(3600);
 /// whatever began meanwhile counts as done.
 const UNWATCHED: Duration = Duration::from_secs(600);
 
+/// How often questions that nobody asks any more are looked for.
+const SWEEP: Duration = Duration::from_secs(10);
+
 /// What a plan is made for: one port of one service, for clients in one locality.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -105,6 +108,8 @@ pub(super) struct Core {
     settled: bool,
     /// When the next Drain begins or ends by itself.
     policy_change: Option<Duration>,
+    /// When questions that nobody asks any more are looked for next.
+    sweep: Duration,
     cells: BTreeMap<ServiceId, HashMap<Query, Cell>>,
     plans: HashMap<PlanKey, Planned>,
     remembered: HashMap<PlanKey, Remembered>,
@@ -123,6 +128,7 @@ impl Core {
             started: now,
             settled: false,
             policy_change: None,
+            sweep: now + SWEEP,
             cells: BTreeMap::new(),
             plans: HashMap::new(),
             remembered: remembered
@@ -188,22 +194,28 @@ impl Core {
             self.affected.add(Affected::All);
         }
         self.answer_affected(now);
-        self.forget(now);
+        if now >= self.sweep {
+            self.sweep = now + SWEEP;
+            self.forget(now);
+        }
     }
 
     /// When [`Core::tick`] must be called next, at the latest.
-    pub(super) fn next_tick(&self, now: Duration) -> Option<Duration> {
+    pub(super) fn next_tick(&self, now: Duration) -> Duration {
         let plans = self.plans.values().filter_map(|plan| plan.wake);
         let settle = (!self.settled).then_some(self.started + SETTLE);
         let waiting = self.cells.values().flat_map(HashMap::values);
         let waiting = waiting.filter(|cell| matches!(*cell.slot.borrow(), Served::NotYet)).map(|cell| cell.since);
         let waiting = waiting.map(|since| since + SETTLE).filter(|at| *at > now);
-        plans.chain(settle).chain(waiting).chain(self.lists.next_expiry()).chain(self.policy_change).min()
+        let times = plans.chain(settle).chain(waiting).chain(self.lists.next_expiry()).chain(self.policy_change);
+        times.fold(self.sweep, Duration::min)
     }
 
     /// Adds a question, or finds it; its slot has an answer at once.
     pub(super) fn watch(&mut self, query: Query, now: Duration) -> watch::Receiver<Served> {
-        if let Some(cell) = self.cells.get(&query.service).and_then(|cells| cells.get(&query)) {
+        let cell = self.cells.get(&query.service).and_then(|cells| cells.get(&query));
+        // One that nobody held for a moment begins again, with its pace as it was.
+        if let Some(cell) = cell.filter(|cell| cell.slot.receiver_count() > 0) {
             return cell.slot.subscribe();
         }
         let served = self.answer(&query, now, now, &mut HashSet::new());

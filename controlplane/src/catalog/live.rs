@@ -24,8 +24,6 @@ use super::{Demand, Inputs, gateways, memory};
 
 /// How long changes to plans gather before they are written.
 const SAVE_AFTER: Duration = Duration::from_secs(2);
-/// How often questions that nobody asks any more are looked for.
-const SWEEP: Duration = Duration::from_secs(10);
 
 /// Where the catalog's inputs come from.
 #[derive(Debug, Clone)]
@@ -130,10 +128,9 @@ impl LiveCatalog {
         let (resolved, mut gateways) = watch::channel(Arc::default());
         let resolver = gateways::run(self.cluster.clone(), streams.topology.clone(), resolved);
         let _resolver = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(resolver));
-        let mut sweep = Instant::now() + SWEEP;
         let mut save: Option<Instant> = None;
         loop {
-            let timer = self.next_tick().map_or(sweep, |at| at.min(sweep));
+            let timer = self.next_tick();
             let changed = tokio::select! {
                 () = shutdown.cancelled() => break,
                 true = next(&mut streams.local) => true,
@@ -165,9 +162,6 @@ impl LiveCatalog {
                 };
                 self.core.lock().update(inputs, self.clock.now());
             }
-            if sweep <= Instant::now() {
-                sweep = Instant::now() + SWEEP;
-            }
             let wanted = self.core.lock().wanted();
             self.wanted.send_if_modified(|current| {
                 let differs = *current != wanted;
@@ -179,10 +173,10 @@ impl LiveCatalog {
         self.save().await;
     }
 
-    fn next_tick(&self) -> Option<Instant> {
+    fn next_tick(&self) -> Instant {
         let now = self.clock.now();
-        let at = self.core.lock().next_tick(now)?;
-        Some(Instant::now() + at.saturating_sub(now))
+        let at = self.core.lock().next_tick(now);
+        Instant::now() + at.saturating_sub(now)
     }
 
     async fn save(&self) {

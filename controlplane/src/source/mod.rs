@@ -1,9 +1,13 @@
 //! Sources: where a cluster's own services and endpoints come from. A source knows nothing of other clusters, policy or
 //! clients; it hands over one immutable snapshot after another.
 
+mod damped;
 pub mod files;
+mod flap;
 mod folder;
 pub mod manifest;
+
+pub use damped::damped;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
