@@ -102,10 +102,19 @@ pub fn main(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Exit
             ExitCode::from(2)
         }
         Err(Failure::Failed(error)) => {
-            output::error(&format!("{error:#}"));
+            output::error(&told_once(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes in one line. Many of our errors tell their cause themselves: it is not told again.
+fn told_once(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .skip(1)
+        .map(ToString::to_string)
+        .fold(error.to_string(), |told, cause| if told.contains(&cause) { told } else { format!("{told}: {cause}") })
 }
 
 /// Why a command did not do what it was asked for.
@@ -126,6 +135,15 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = || std::io::Error::other("the port is taken");
+        let silent = anyhow::Error::new(cause()).context("cannot listen");
+        assert_eq!(told_once(&silent), "cannot listen: the port is taken");
+        let telling = anyhow::Error::new(cause()).context("cannot listen: the port is taken; see --xds-addr");
+        assert_eq!(told_once(&telling), "cannot listen: the port is taken; see --xds-addr");
+    }
 
     #[test]
     fn the_command_line_is_sound() {
