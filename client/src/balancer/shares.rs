@@ -29,9 +29,10 @@ impl Stand {
 ///
 /// A priority takes everything that the ones above it leave. Within it, weights count among the usable alone, so that a
 /// dead locality's part falls to its peers. A locality that comes back takes `fraction` of its part; the rest goes where
-/// it would go without that locality: to the whole ones of its priority, else to the next priority. What nobody takes
-/// in the end goes to the first priority that has begun to take something, else to the first that is usable: better too
-/// early than not at all.
+/// it would go without that locality: to the whole ones of its priority, else to the next priority. There, what comes
+/// back takes only as much more as it has come back further: a zone and the region around it that were lost together
+/// come back as one ramp, not as one on top of another. What nobody takes in the end goes to the first priority that has
+/// begun to take something, else to the first that is usable: better too early than not at all.
 pub(crate) fn shares(priorities: &[Vec<Stand>]) -> Vec<Vec<f64>> {
     let mut all: Vec<Vec<f64>> = priorities.iter().map(|tier| vec![0.0; tier.len()]).collect();
     let mut left = 1.0;
@@ -40,13 +41,13 @@ pub(crate) fn shares(priorities: &[Vec<Stand>]) -> Vec<Vec<f64>> {
         if total == 0.0 {
             continue;
         }
-        let mut taken = 0.0;
-        for (stand, share) in tier.iter().zip(shares.iter_mut()).filter(|(s, _)| s.is_returning()) {
-            let part = f64::from(stand.weight) / total * stand.fraction.max(0.0);
-            taken += part;
-            *share = left * part;
+        let part = |stand: &Stand| f64::from(stand.weight) / total * stand.fraction.max(0.0);
+        let returned: f64 = tier.iter().filter(|s| s.is_returning()).map(part).sum();
+        let taken = if tier.iter().any(Stand::is_whole) { left * returned } else { (returned - (1.0 - left)).max(0.0) };
+        for (stand, share) in tier.iter().zip(shares.iter_mut()).filter(|(s, _)| s.is_returning() && returned > 0.0) {
+            *share = taken * part(stand) / returned;
         }
-        left *= (1.0 - taken).max(0.0);
+        left -= taken;
         if spread(left, tier, shares, Stand::is_whole) {
             return all;
         }
@@ -117,15 +118,25 @@ mod tests {
         check(&[vec![back(1, 0.1)], vec![whole(1)]], &[&[0.1], &[0.9]]);
         check(
             &[vec![back(1, 0.1)], vec![dead(1)], vec![back(1, 0.5)], vec![whole(1)]],
-            &[&[0.1], &[0.0], &[0.45], &[0.45]],
+            &[&[0.1], &[0.0], &[0.4], &[0.5]],
         );
+    }
+
+    #[test]
+    fn a_region_that_was_lost_whole_comes_back_as_one_ramp() {
+        for fraction in [0.0, 0.1, 0.5, 0.9] {
+            let returning = vec![back(1, fraction)];
+            let priorities = [returning.clone(), returning.clone(), returning, vec![whole(70), whole(30)]];
+            let away = 1.0 - fraction;
+            check(&priorities, &[&[fraction], &[0.0], &[0.0], &[0.7 * away, 0.3 * away]]);
+        }
     }
 
     #[test]
     fn the_only_one_is_used_at_once() {
         check(&[vec![back(1, 0.0)], vec![dead(1)]], &[&[1.0], &[0.0]]);
         check(&[vec![back(1, 0.0)], vec![back(1, 0.3)]], &[&[0.0], &[1.0]]);
-        check(&[vec![back(1, 0.3)], vec![back(1, 0.1)]], &[&[0.93], &[0.07]]);
+        check(&[vec![back(1, 0.3)], vec![back(1, 0.1)]], &[&[1.0], &[0.0]]);
     }
 
     fn stands() -> impl Strategy<Value = Vec<Vec<Stand>>> {
