@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
-use portolan_federation::model::{Fact, RemoteCluster};
+use portolan_federation::model::{Fact, RemoteCluster, RemoteList};
 use portolan_topology::names::{ClusterName, Locality, ServicePort, ZoneName};
 use portolan_topology::service::{Endpoint, EndpointCounts, EndpointsByZone, Health};
 use portolan_topology::topology::Cluster;
@@ -11,7 +11,6 @@ use portolan_topology::view::{LocalityFacts, ServiceView};
 
 use super::core::PlanKey;
 use super::inputs::Inputs;
-use super::lists::{Accepted, Lists};
 use super::resolve::others;
 use super::served::NameScope;
 
@@ -36,7 +35,7 @@ pub(super) enum Waiting {
 }
 
 /// Joins everything that is known of `key`.
-pub(super) fn assemble(inputs: &Inputs, lists: &Lists, key: &PlanKey, waiting: Waiting) -> Assembled {
+pub(super) fn assemble(inputs: &Inputs, key: &PlanKey, waiting: Waiting) -> Assembled {
     let view = ServiceView {
         service: key.service.clone(),
         localities: BTreeMap::new(),
@@ -57,10 +56,13 @@ pub(super) fn assemble(inputs: &Inputs, lists: &Lists, key: &PlanKey, waiting: W
         join.zones(&inputs.cluster, endpoints, |_| None);
     }
     let port = ServicePort { service: key.service.clone(), port: key.port };
-    let listing = lists.keys().filter(|(_, listed)| *listed == port).map(|(cluster, _)| cluster);
-    let clusters: BTreeSet<&ClusterName> = others(inputs).map(|cluster| &cluster.name).chain(listing).collect();
+    // Facts may be missing of a cluster that has not been heard since a restart: lists on disk still tell of it.
+    let told = others(inputs).map(|cluster| &cluster.name);
+    let clusters: BTreeSet<&ClusterName> =
+        told.chain(inputs.topology.clusters().map(|cluster| &cluster.name)).collect();
     for cluster in clusters.into_iter().filter(|cluster| **cluster != inputs.cluster && in_scope(cluster)) {
-        join.remote(cluster, inputs.remote.clusters.get(cluster).map(AsRef::as_ref), lists.get(cluster, &port));
+        let list = inputs.remote.lists.get(&(cluster.clone(), port.clone()));
+        join.remote(cluster, inputs.remote.clusters.get(cluster).map(AsRef::as_ref), list.map(AsRef::as_ref));
     }
     join.finish()
 }
@@ -101,14 +103,16 @@ impl Join<'_> {
         }
     }
 
-    /// Adds to what the view knows of a locality. Of the list and the fact the one with fewer ready endpoints counts: a
-    /// fact tells of a failure before the list arrives, and a recovery cannot be served before it.
+    /// Adds to what the view knows of a locality. Facts and lists travel apart, and the one that knows of fewer counts:
+    /// a fact tells of a failure before the list arrives, and nothing can be served before it is listed. Endpoints that
+    /// are listed only as a last resort are not in the facts, and must not make the place look half dead.
     fn count(&mut self, locality: &Locality, listed: EndpointCounts, fact: Option<&Fact>) {
-        let counts = match fact {
-            Some(fact) if fact.endpoints.ready < listed.ready => {
-                EndpointCounts { total: listed.total.max(fact.endpoints.total), ..fact.endpoints }
+        let counts = match fact.map(|fact| fact.endpoints) {
+            Some(told) => {
+                let fewer = if told.ready < listed.ready { told } else { listed };
+                EndpointCounts { total: told.total.min(listed.total).max(fewer.ready), ..fewer }
             }
-            _ => listed,
+            None => listed,
         };
         let facts = self.made.view.localities.entry(locality.clone()).or_default();
         add(&mut facts.endpoints, counts);
@@ -117,7 +121,7 @@ impl Join<'_> {
         }
     }
 
-    fn remote(&mut self, name: &ClusterName, told: Option<&RemoteCluster>, list: Option<&Accepted>) {
+    fn remote(&mut self, name: &ClusterName, told: Option<&RemoteCluster>, list: Option<&RemoteList>) {
         let Some(cluster) = self.inputs.topology.cluster(name) else { return };
         let service = told.and_then(|told| told.services.get(&self.key.service));
         let facts = service.filter(|service| service.ports.iter().any(|port| port.number == self.key.port));
@@ -127,12 +131,8 @@ impl Join<'_> {
             }
             return;
         }
-        // A list may outlive its facts while its cluster has not been heard; once it has, what it no longer tells of
-        // is gone.
-        let list = list.filter(|_| facts.is_some() || told.is_none_or(|told| !told.complete));
         if let Some(list) = list {
             self.zones(name, &list.endpoints, |zone| facts.and_then(|facts| facts.zones.get(zone)));
-            self.last_resort(name, list);
         }
         for (zone, fact) in
             facts.into_iter().flat_map(|facts| &facts.zones).filter(|(_, fact)| fact.endpoints.total > 0)
@@ -144,19 +144,6 @@ impl Join<'_> {
                 }
                 self.made.waiting.insert(locality);
             }
-        }
-    }
-
-    /// Adds what went away in bulk. Where nothing else is left it counts as unready; beside what is left it is served,
-    /// but does not weigh on it.
-    fn last_resort(&mut self, cluster: &ClusterName, list: &Accepted) {
-        let Some((removed, _)) = &list.last_resort else { return };
-        for (zone, endpoints) in removed.iter() {
-            let Some(locality) = self.inputs.topology.locality(cluster, zone.as_ref()) else { continue };
-            if !self.made.endpoints.contains_key(&locality) {
-                self.count(&locality, EndpointCounts::of(endpoints), None);
-            }
-            self.made.endpoints.entry(locality).or_default().extend(endpoints.iter().cloned());
         }
     }
 

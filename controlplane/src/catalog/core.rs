@@ -16,7 +16,6 @@ use tokio::sync::watch;
 use super::assemble::{Assembled, Waiting, assemble};
 use super::distinct::{Duplicate, has_duplicates, keep_nearest};
 use super::inputs::{Affected, Inputs, demand_changes, local_changes, remote_changes};
-use super::lists::Lists;
 use super::resolve::{Meaning, SETTLE, resolve};
 use super::served::{NameScope, Query, Served, ServedService};
 
@@ -103,7 +102,6 @@ impl Remembered {
 /// The catalog, without its clock and its inputs' streams.
 pub(super) struct Core {
     inputs: Inputs,
-    lists: Lists,
     started: Duration,
     settled: bool,
     /// When the next Drain begins or ends by itself.
@@ -120,11 +118,8 @@ pub(super) struct Core {
 impl Core {
     /// A catalog over `inputs` that goes on from what was `remembered` before a restart. All times are since the Unix epoch, by one clock.
     pub(super) fn new(inputs: Inputs, remembered: HashMap<PlanKey, Remembered>, now: Duration) -> Self {
-        let mut lists = Lists::default();
-        lists.update(&inputs.remote, now);
         let mut core = Self {
             inputs,
-            lists,
             started: now,
             settled: false,
             policy_change: None,
@@ -170,15 +165,12 @@ impl Core {
         }
         if !Arc::ptr_eq(&old.remote, &new.remote) {
             self.affected.add(remote_changes(&old.remote, &new.remote));
-            self.lists.update(&new.remote, now);
         }
         self.answer_affected(now);
     }
 
     /// Does what the time asks for.
     pub(super) fn tick(&mut self, now: Duration) {
-        let expired = self.lists.expire(now).into_iter().map(|port| port.service);
-        self.affected.add(Affected::Services(expired.collect()));
         let due = self.plans.iter().filter(|(_, plan)| plan.wake.is_some_and(|wake| wake <= now));
         self.affected.add(Affected::Services(due.map(|(key, _)| key.service.clone()).collect()));
         let waited = self.cells.iter().filter(|(_, cells)| {
@@ -207,7 +199,7 @@ impl Core {
         let waiting = self.cells.values().flat_map(HashMap::values);
         let waiting = waiting.filter(|cell| matches!(*cell.slot.borrow(), Served::NotYet)).map(|cell| cell.since);
         let waiting = waiting.map(|since| since + SETTLE).filter(|at| *at > now);
-        let times = plans.chain(settle).chain(waiting).chain(self.lists.next_expiry()).chain(self.policy_change);
+        let times = plans.chain(settle).chain(waiting).chain(self.policy_change);
         times.fold(self.sweep, Duration::min)
     }
 
@@ -272,8 +264,7 @@ impl Core {
     /// What `query` is answered from, without a plan.
     pub(super) fn endpoints(&self, query: &Query, now: Duration) -> Option<Listed> {
         let Meaning::Port(port) = self.resolve(query, now) else { return None };
-        let Assembled { endpoints, waiting, .. } =
-            assemble(&self.inputs, &self.lists, &plan_key(query, port), Waiting::LeftOut);
+        let Assembled { endpoints, waiting, .. } = assemble(&self.inputs, &plan_key(query, port), Waiting::LeftOut);
         Some(Listed { port, endpoints, waiting })
     }
 
@@ -283,7 +274,7 @@ impl Core {
     }
 
     fn resolve(&self, query: &Query, now: Duration) -> Meaning {
-        resolve(&self.inputs, &self.lists, query, now.saturating_sub(self.started))
+        resolve(&self.inputs, query, now.saturating_sub(self.started))
     }
 
     fn answer_affected(&mut self, now: Duration) {
@@ -333,7 +324,7 @@ impl Core {
         let Inputs { topology, policy, .. } = &self.inputs;
         let policy = policy.as_ref().map(|policy| policy.effective(&key.service, timestamp(now)));
         let policy = policy.unwrap_or_default();
-        let mut assembled = assemble(&self.inputs, &self.lists, key, waiting);
+        let mut assembled = assemble(&self.inputs, key, waiting);
         let mut wanted = target(&assembled.view, &key.client, topology, &policy);
         let mut duplicates = Vec::new();
         if has_duplicates(&assembled.endpoints) {

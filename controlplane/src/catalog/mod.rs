@@ -8,7 +8,6 @@ mod core;
 mod distinct;
 mod gateways;
 mod inputs;
-mod lists;
 mod live;
 mod memory;
 mod resolve;

@@ -10,7 +10,6 @@ use portolan_topology::service::Port;
 use portolan_topology::view::Liveness;
 
 use super::inputs::Inputs;
-use super::lists::Lists;
 use super::served::{NameScope, PortRef, Query};
 
 /// The longest wait for other clusters before an unknown name is called absent.
@@ -25,8 +24,8 @@ pub(super) enum Meaning {
 }
 
 /// What `query` names. `age` is since this control plane's start.
-pub(super) fn resolve(inputs: &Inputs, lists: &Lists, query: &Query, age: Duration) -> Meaning {
-    match find(inputs, lists, query) {
+pub(super) fn resolve(inputs: &Inputs, query: &Query, age: Duration) -> Meaning {
+    match find(inputs, query) {
         Some(port) => Meaning::Port(port),
         None if absence_is_known(inputs, query, age) => Meaning::Absent,
         None => Meaning::NotYet,
@@ -35,7 +34,7 @@ pub(super) fn resolve(inputs: &Inputs, lists: &Lists, query: &Query, age: Durati
 
 /// The port, from the nearest that has the service: our own source, then the other clusters by name, then lists that
 /// outlived the facts they came with.
-fn find(inputs: &Inputs, lists: &Lists, query: &Query) -> Option<u16> {
+fn find(inputs: &Inputs, query: &Query) -> Option<u16> {
     let in_scope = |cluster: &ClusterName| query.scope == NameScope::Federation || *cluster == query.client.cluster;
     if in_scope(&inputs.cluster)
         && let Some(service) = inputs.local.services.get(&query.service)
@@ -45,11 +44,10 @@ fn find(inputs: &Inputs, lists: &Lists, query: &Query) -> Option<u16> {
     }
     let mut told = others(inputs).filter(|cluster| in_scope(&cluster.name));
     told.find_map(|cluster| pick(&cluster.services.get(&query.service)?.ports, &query.port)).or_else(|| {
-        let listed = lists.keys().filter(|(cluster, port)| {
-            let complete = inputs.remote.clusters.get(cluster).is_some_and(|cluster| cluster.complete);
-            in_scope(cluster) && port.service == query.service && !complete
+        let listed = inputs.remote.lists.iter().filter(|((cluster, port), list)| {
+            in_scope(cluster) && port.service == query.service && list.endpoints.values().any(|all| !all.is_empty())
         });
-        let ports = listed.map(|(_, port)| port.port);
+        let ports = listed.map(|((_, port), _)| port.port);
         match &query.port {
             PortRef::First => ports.min(),
             PortRef::Number(number) => ports.into_iter().find(|port| port == number),

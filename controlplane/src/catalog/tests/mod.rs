@@ -1,4 +1,3 @@
-mod guard;
 mod live;
 mod properties;
 mod world;
@@ -136,9 +135,38 @@ fn lists_outlive_a_restart_during_a_partition() {
     assert_eq!(shown(&answer.borrow()), ["0 w1/west-a 100% 10.2.0.1:80"]);
     world.wait(SETTLE * 10);
     assert_eq!(shown(&answer.borrow()), ["0 w1/west-a 100% 10.2.0.1:80"]);
-    // Once it is heard, what it does not tell of does not exist.
+    // It is the federation's to say when a list has nothing left: it believes facts before emptiness.
     world.told("west-a", |told| told.complete = true);
+    assert_eq!(shown(&answer.borrow()), ["0 w1/west-a 100% 10.2.0.1:80"]);
+    world.list("west-a", "b.shop", list(zones(&[])));
     assert_eq!(shown(&answer.borrow()), ["-"]);
+}
+
+#[test]
+fn a_last_resort_is_served_last_and_weighs_on_nothing() {
+    let mut world = World::new();
+    world.facts("west-a", "a.shop", &[("w1", &["10.2.0.1:80"])]);
+    world.list("west-a", "a.shop", list(zones(&[("w1", &["10.2.0.1:80", "10.2.0.2:80!", "10.2.0.3:80!"])])));
+    world.local("a.shop", &[("e1", &["10.0.0.1:80"])]);
+    let served = world::present(&world.watch(query("a.shop", "w1/west-a")).borrow());
+    let planned = &served.plan.priorities[0][0];
+    assert_eq!((&planned.locality, planned.ready, planned.total, planned.share), (&place("w1/west-a"), 1, 1, 1.0));
+    // Where nothing but a last resort is left, it comes after everything else, and takes no calls.
+    world.told("west-a", |told| told.services.clear());
+    world.list("west-a", "a.shop", list(zones(&[("w1", &["10.2.0.2:80!", "10.2.0.3:80!"])])));
+    let answer = world.watch(query("a.shop", "w1/west-a"));
+    assert_eq!(shown(&answer.borrow()), ["0 e1/east-a 100% 10.0.0.1:80", "1 w1/west-a 0% 10.2.0.2:80! 10.2.0.3:80!"]);
+    assert!(world::present(&answer.borrow()).plan.priorities[1][0].unhealthy);
+}
+
+#[test]
+fn a_place_that_grows_does_not_look_half_dead_while_its_list_travels() {
+    let mut world = World::new();
+    world.remote("west-a", "a.shop", &[("w1", &["10.2.0.1:80"])]);
+    world.local("a.shop", &[("e1", &["10.0.0.1:80"])]);
+    let answer = world.watch(query("a.shop", "w1/west-a"));
+    world.facts("west-a", "a.shop", &[("w1", &["10.2.0.1:80", "10.2.0.2:80", "10.2.0.3:80", "10.2.0.4:80"])]);
+    assert_eq!(shown(&answer.borrow())[0], "0 w1/west-a 100% 10.2.0.1:80");
 }
 
 #[test]
