@@ -178,8 +178,10 @@ async fn freezer(backend: SocketAddr) -> (SocketAddr, watch::Sender<bool>) {
                 #[expect(clippy::disallowed_methods, reason = "the tests' own proxy uses real loopback sockets")]
                 let mut far = tokio::net::TcpStream::connect(backend).await.unwrap();
                 tokio::select! {
-                    _ = copy_bidirectional(&mut near, &mut far) => return,
+                    // A frozen peer lets not even the first bytes of a new connection through.
+                    biased;
                     _ = frozen.wait_for(|frozen| *frozen) => {}
+                    _ = copy_bidirectional(&mut near, &mut far) => return,
                 }
                 // Hold both ends open for good.
                 std::future::pending::<()>().await;
