@@ -112,6 +112,9 @@ impl Backend {
             let graceful = self.graceful.take();
             tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(5))).await.unwrap();
             drop(graceful);
+            // The kernel may still be on its way to tell the peers; it has, once it refuses a newcomer.
+            #[expect(clippy::disallowed_methods, reason = "the tests' own backends use real loopback sockets")]
+            while tokio::net::TcpStream::connect(self.address).await.is_ok() {}
         }
     }
 
