@@ -156,7 +156,7 @@ enum Integer {
 macro_rules! integers {
     ($($method:ident $type:ty,)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
-            #[allow(clippy::unnecessary_cast, clippy::cast_lossless)]
+            #[allow(clippy::unnecessary_cast, clippy::cast_lossless, reason = "one macro for every number: some casts do nothing")]
             match self.integer(<$type>::MIN as i64, <$type>::MAX as u64)? {
                 Integer::Signed(value) => visitor.visit_i64(value),
                 Integer::Unsigned(value) => visitor.visit_u64(value),
