@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 mod demand;
 mod grpc_health;
+pub mod kube;
 pub mod lrs;
 mod ports;
 pub mod readiness;
