@@ -6,17 +6,28 @@ use prost::Message;
 
 use super::class::ClientClass;
 use super::name::ResourceName;
-use super::{Encoded, Kind, Lookup, cluster, endpoints, listener, route};
+use super::{Encoded, Kind, Lookup, cluster, endpoints, listener, route, server};
 use crate::catalog::served::{Served, ServedService};
 
 /// The resource `asked` of `kind`. `name` is `asked`, read; `None` if it could not be: such a name is known not to exist.
 #[must_use]
 pub fn build(kind: Kind, asked: &Arc<str>, name: Option<&ResourceName>, served: &Served, class: ClientClass) -> Lookup {
     match (name, served) {
-        (None, _) | (_, Served::Absent) => absent(kind, asked, class),
+        (None, _) => unnamed(kind, asked, class),
+        (Some(name), _) if !name.may_be_asked_as(asked, kind) => absent(kind, asked, class),
+        (_, Served::Absent) => absent(kind, asked, class),
         (Some(_), Served::NotYet) => Lookup::Unknown,
         (Some(name), Served::Present(service)) => Lookup::Present(present(kind, asked, name, service, class)),
     }
+}
+
+/// What is not of a service: a gRPC server's own Listener, or nothing.
+fn unnamed(kind: Kind, asked: &Arc<str>, class: ClientClass) -> Lookup {
+    let listener = server::listener(asked, class).filter(|_| kind == Kind::Lds);
+    listener.map_or_else(
+        || absent(kind, asked, class),
+        |listener| Lookup::Present(Encoded::new(kind, asked.clone(), listener.encode_to_vec())),
+    )
 }
 
 /// What stands for a resource that does not exist. Only a Cluster is left out: no route leads to it.
@@ -32,12 +43,12 @@ pub fn absent(kind: Kind, asked: &Arc<str>, class: ClientClass) -> Lookup {
 }
 
 fn present(kind: Kind, asked: &Arc<str>, name: &ResourceName, service: &ServedService, class: ClientClass) -> Encoded {
-    let canonical = || name.canonical(service.port).to_string();
+    let canonical = |kind| name.canonical(service.port).of_kind(kind);
     let bytes = match kind {
-        Kind::Cds => cluster::present(asked, &service.policy, class),
+        Kind::Cds => cluster::present(asked, canonical(Kind::Eds), &service.policy, class),
         Kind::Eds => endpoints::present(asked, service).encode_to_vec(),
-        Kind::Lds => listener::present(asked, canonical()).encode_to_vec(),
-        Kind::Rds => route::present(asked, canonical(), &service.policy, class).encode_to_vec(),
+        Kind::Lds => listener::present(asked, canonical(Kind::Rds)).encode_to_vec(),
+        Kind::Rds => route::present(asked, canonical(Kind::Cds), &service.policy, class).encode_to_vec(),
     };
     Encoded::new(kind, asked.clone(), bytes)
 }

@@ -41,13 +41,13 @@ const MAX_REQUESTS: u32 = 100_000;
 const METADATA_FILTER: &str = "portolan.dev";
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
-/// The encoded Cluster `name`, whose endpoints are the ClusterLoadAssignment of the same name.
-pub(super) fn present(name: &str, policy: &EffectivePolicy, class: ClientClass) -> Vec<u8> {
+/// The encoded Cluster `name`, whose endpoints are the ClusterLoadAssignment `assignment`.
+pub(super) fn present(name: &str, assignment: String, policy: &EffectivePolicy, class: ClientClass) -> Vec<u8> {
     let (lb_policy, load_balancing_policy) = balancing(class);
     let cluster = Cluster {
         name: name.to_owned(),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into())),
-        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(over_ads()), service_name: String::new() }),
+        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(over_ads()), service_name: assignment }),
         connect_timeout: Some(Duration { seconds: 1, nanos: 0 }),
         lb_policy: lb_policy.into(),
         load_balancing_policy,

@@ -1,11 +1,8 @@
 //! ClusterLoadAssignment: a plan as xDS says it.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
 
-use envoy_types::pb::envoy::config::core::v3::address::Address as AddressKind;
-use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
-use envoy_types::pb::envoy::config::core::v3::{Address, HealthStatus, Locality, SocketAddress};
+use envoy_types::pb::envoy::config::core::v3::{HealthStatus, Locality};
 use envoy_types::pb::envoy::config::endpoint::v3::cluster_load_assignment::Policy;
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use envoy_types::pb::envoy::config::endpoint::v3::{
@@ -16,6 +13,7 @@ use portolan_topology::names::{Locality as OurLocality, ZoneName};
 use portolan_topology::plan::PlannedLocality;
 use portolan_topology::service::{Endpoint, Health};
 
+use super::server::socket_address;
 use crate::catalog::served::ServedService;
 
 /// In percent. The planner alone spills: while one endpoint in a thousand of a locality is healthy, Envoy neither
@@ -97,19 +95,9 @@ fn lb_endpoint(endpoint: &Endpoint, unhealthy: bool) -> LbEndpoint {
         health_status: health.into(),
         load_balancing_weight: Some(UInt32Value { value: endpoint.weight.get() }),
         host_identifier: Some(HostIdentifier::Endpoint(ProtoEndpoint {
-            address: Some(address(endpoint.address)),
+            address: Some(socket_address(endpoint.address)),
             ..ProtoEndpoint::default()
         })),
         ..LbEndpoint::default()
-    }
-}
-
-fn address(address: SocketAddr) -> Address {
-    Address {
-        address: Some(AddressKind::SocketAddress(SocketAddress {
-            address: address.ip().to_string(),
-            port_specifier: Some(PortSpecifier::PortValue(address.port().into())),
-            ..SocketAddress::default()
-        })),
     }
 }

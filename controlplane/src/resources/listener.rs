@@ -26,7 +26,16 @@ pub(super) fn absent(name: &str, class: ClientClass) -> Listener {
 }
 
 fn listener(name: &str, routes: RouteSpecifier) -> Listener {
-    let manager = HttpConnectionManager {
+    Listener {
+        name: name.to_owned(),
+        api_listener: Some(ApiListener { api_listener: Some(pack_any(manager(name, routes))) }),
+        ..Listener::default()
+    }
+}
+
+/// The connection manager of the Listener `name`.
+pub(super) fn manager(name: &str, routes: RouteSpecifier) -> HttpConnectionManager {
+    HttpConnectionManager {
         stat_prefix: name.to_owned(),
         route_specifier: Some(routes),
         // Without it gRPC refuses the Listener, and Envoy's calls hang.
@@ -36,11 +45,6 @@ fn listener(name: &str, routes: RouteSpecifier) -> Listener {
             ..HttpFilter::default()
         }],
         ..HttpConnectionManager::default()
-    };
-    Listener {
-        name: name.to_owned(),
-        api_listener: Some(ApiListener { api_listener: Some(pack_any(manager)) }),
-        ..Listener::default()
     }
 }
 

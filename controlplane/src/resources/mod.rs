@@ -20,6 +20,7 @@ pub(crate) mod fixtures;
 mod listener;
 pub mod name;
 mod route;
+mod server;
 #[cfg(test)]
 mod tests;
 
@@ -51,6 +52,12 @@ impl Kind {
             Kind::Lds => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Kind::Rds => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
         }
+    }
+
+    /// The message's name: the type URL without its host.
+    #[must_use]
+    pub fn message(self) -> &'static str {
+        self.type_url().rsplit('/').next().unwrap_or_default()
     }
 
     /// The kind of a type URL; `None` for what Portolan does not serve.

@@ -7,21 +7,26 @@
 //! | `checkout.shop:8080`, `checkout.shop:grpc` | the same, a port by number or name |
 //! | `checkout.shop.svc.clusterset.local[:port]` | the same, as the Multi-Cluster Services API writes it |
 //! | `checkout.shop.svc.cluster.local[:port]` | the endpoints of the client's own cluster alone |
+//! | `xdstp://AUTHORITY/TYPE/NAME` | one of the above, asked of an authority of the client's bootstrap |
 //!
 //! A Listener has the asked name, whatever it is. Routes, clusters and endpoint assignments have the *canonical* form of
 //! it, which is one of the forms above with the port's number: `checkout.shop:8080` or
 //! `checkout.shop.svc.cluster.local:8080`. So the two do not move when a port is renamed or another becomes the first, the
-//! same cluster serves every way of asking for it, and a client may ask for endpoints alone by the name it knows.
+//! same cluster serves every way of asking for it, and a client may ask for endpoints alone by the name it knows. What is
+//! asked of an authority leads to names of the same authority: a client may know it at other servers than its usual ones.
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use portolan_topology::names::{Locality, NameError, ServiceId};
 
+use super::Kind;
 use crate::catalog::served::{NameScope, PortRef, Query};
 
 const CLUSTER_SUFFIX: &str = ".svc.cluster.local";
 const CLUSTERSET_SUFFIX: &str = ".svc.clusterset.local";
+const XDSTP: &str = "xdstp://";
 
 /// A name, read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -32,6 +37,8 @@ pub struct ResourceName {
     pub port: PortRef,
     /// How far it reaches.
     pub scope: NameScope,
+    /// The authority of an `xdstp://` name.
+    pub authority: Option<Arc<str>>,
 }
 
 /// Why a text names nothing that could be served.
@@ -46,6 +53,12 @@ pub enum ResourceNameError {
         /// The text after the colon.
         text: String,
     },
+    /// An `xdstp://` name of another form.
+    #[error("`{text}` is not xdstp://AUTHORITY/TYPE/NAME, with a TYPE such as envoy.config.listener.v3.Listener")]
+    Xdstp {
+        /// The name.
+        text: String,
+    },
 }
 
 impl ResourceName {
@@ -53,6 +66,22 @@ impl ResourceName {
     #[must_use]
     pub fn canonical(&self, port: u16) -> ResourceName {
         ResourceName { port: PortRef::Number(port), ..self.clone() }
+    }
+
+    /// As a resource of `kind` is called.
+    #[must_use]
+    pub fn of_kind(&self, kind: Kind) -> String {
+        match &self.authority {
+            Some(authority) => format!("{XDSTP}{authority}/{}/{self}", kind.message()),
+            None => self.to_string(),
+        }
+    }
+
+    /// Whether `asked`, which reads as this name, may name a resource of `kind`: an `xdstp://` name says of which it is.
+    #[must_use]
+    pub fn may_be_asked_as(&self, asked: &str, kind: Kind) -> bool {
+        let typed = asked.strip_prefix(XDSTP).and_then(|rest| rest.split('/').nth(1));
+        typed.is_none_or(|message| message == kind.message())
     }
 
     /// What to ask the catalog for a client at `client`.
@@ -66,6 +95,18 @@ impl FromStr for ResourceName {
     type Err = ResourceNameError;
 
     fn from_str(text: &str) -> Result<Self, ResourceNameError> {
+        if let Some(rest) = text.strip_prefix(XDSTP) {
+            let malformed = || ResourceNameError::Xdstp { text: text.to_owned() };
+            let mut parts = rest.splitn(3, '/');
+            let (Some(authority), Some(message), Some(name)) = (parts.next(), parts.next(), parts.next()) else {
+                return Err(malformed());
+            };
+            let known = Kind::ALL.into_iter().any(|kind| kind.message() == message);
+            if !known || name.starts_with(XDSTP) {
+                return Err(malformed());
+            }
+            return Ok(ResourceName { authority: Some(authority.into()), ..name.parse()? });
+        }
         let (host, port) = match text.split_once(':') {
             Some((host, port)) => (host, parse_port(port)?),
             None => (text, PortRef::First),
@@ -75,7 +116,7 @@ impl FromStr for ResourceName {
         } else {
             (host.strip_suffix(CLUSTERSET_SUFFIX).unwrap_or(host), NameScope::Federation)
         };
-        Ok(ResourceName { service: service.parse()?, port, scope })
+        Ok(ResourceName { service: service.parse()?, port, scope, authority: None })
     }
 }
 
@@ -96,6 +137,7 @@ fn parse_port(text: &str) -> Result<PortRef, ResourceNameError> {
     if well_formed { Ok(PortRef::Name(text.to_owned())) } else { Err(malformed()) }
 }
 
+/// Without the authority: see [`ResourceName::of_kind`].
 impl fmt::Display for ResourceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.service)?;
@@ -121,7 +163,8 @@ mod tests {
 
     #[test]
     fn every_form_that_a_client_may_write() {
-        let shop = |port, scope| ResourceName { service: "checkout.shop".parse().unwrap(), port, scope };
+        let shop =
+            |port, scope| ResourceName { service: "checkout.shop".parse().unwrap(), port, scope, authority: None };
         for (text, port, scope) in [
             ("checkout.shop", PortRef::First, NameScope::Federation),
             ("checkout.shop:8080", PortRef::Number(8080), NameScope::Federation),
@@ -133,6 +176,20 @@ mod tests {
         ] {
             assert_eq!(read(text), shop(port, scope), "{text}");
         }
+    }
+
+    #[test]
+    fn an_authority_stays_with_the_name_and_a_type_with_its_kind() {
+        let text = "xdstp://east/envoy.config.listener.v3.Listener/checkout.shop:grpc";
+        let name = read(text);
+        assert_eq!(name.query(client()).service, "checkout.shop".parse().unwrap());
+        let cluster = name.canonical(8080).of_kind(Kind::Cds);
+        assert_eq!(cluster, "xdstp://east/envoy.config.cluster.v3.Cluster/checkout.shop:8080");
+        assert!(name.may_be_asked_as(text, Kind::Lds) && !name.may_be_asked_as(text, Kind::Cds));
+    }
+
+    fn client() -> Locality {
+        Locality { region: "us-east".parse().unwrap(), zone: None, cluster: "use1-a".parse().unwrap() }
     }
 
     #[test]
@@ -152,6 +209,10 @@ mod tests {
             ".svc.cluster.local",
             "grpc/server?xds.resource.listening_address=0.0.0.0:50051",
             "xdstp://a/b/c",
+            "xdstp://a/envoy.config.listener.v3.Listener",
+            "xdstp://a/envoy.config.listener.v3.Listener/checkout",
+            "xdstp://a/envoy.config.listener.v3.Listener/checkout.shop?zone=a",
+            "xdstp://a/envoy.config.listener.v3.Listener/xdstp://a/envoy.config.listener.v3.Listener/a.b",
             "*",
             "\u{0}",
         ] {
@@ -167,23 +228,29 @@ mod tests {
             "[a-z]([a-z0-9-]{0,8}[a-z0-9])?".prop_map(PortRef::Name),
         ];
         let scope = prop_oneof![Just(NameScope::Federation), Just(NameScope::Cluster)];
-        (label, label, port, scope).prop_map(|(name, namespace, port, scope)| ResourceName {
+        let authority = prop::option::of("[a-z.]{0,8}");
+        (label, label, port, scope, authority).prop_map(|(name, namespace, port, scope, authority)| ResourceName {
             service: ServiceId::new(name, namespace).unwrap(),
             port,
             scope,
+            authority: authority.map(Arc::from),
         })
     }
 
     proptest! {
         #[test]
         fn a_name_reads_back_as_itself(name in names()) {
-            prop_assert_eq!(read(&name.to_string()), name);
+            for kind in Kind::ALL {
+                let text = name.of_kind(kind);
+                prop_assert!(name.may_be_asked_as(&text, kind));
+                prop_assert_eq!(&read(&text), &name);
+            }
         }
 
         #[test]
         fn two_ports_never_share_a_canonical_name(a in names(), b in names(), x in 1..=u16::MAX, y in 1..=u16::MAX) {
             let (a, b) = (a.canonical(x), b.canonical(y));
-            prop_assert_eq!(a == b, a.to_string() == b.to_string());
+            prop_assert_eq!(a == b, a.of_kind(Kind::Cds) == b.of_kind(Kind::Cds));
         }
 
         #[test]

@@ -30,18 +30,23 @@ pub(super) fn present(name: &str, cluster: String, policy: &EffectivePolicy, cla
         retry_policy: policy.retry.as_ref().and_then(retries),
         ..RouteAction::default()
     };
-    let route = Route {
-        r#match: Some(RouteMatch {
-            path_specifier: Some(PathSpecifier::Prefix(String::new())),
-            ..RouteMatch::default()
-        }),
-        action: Some(Action::Route(action)),
-        ..Route::default()
-    };
+    let route = every_request(Action::Route(action));
     RouteConfiguration {
         name: name.to_owned(),
         virtual_hosts: vec![all_domains(name, vec![route])],
         ..Default::default()
+    }
+}
+
+/// The route that every request takes.
+pub(super) fn every_request(action: Action) -> Route {
+    Route {
+        r#match: Some(RouteMatch {
+            path_specifier: Some(PathSpecifier::Prefix(String::new())),
+            ..RouteMatch::default()
+        }),
+        action: Some(action),
+        ..Route::default()
     }
 }
 
@@ -81,6 +86,7 @@ pub(super) fn absent(name: &str, class: ClientClass) -> RouteConfiguration {
     RouteConfiguration { name: name.to_owned(), virtual_hosts, ..Default::default() }
 }
 
-fn all_domains(name: &str, routes: Vec<Route>) -> VirtualHost {
+/// The virtual host that takes every authority.
+pub(super) fn all_domains(name: &str, routes: Vec<Route>) -> VirtualHost {
     VirtualHost { name: name.to_owned(), domains: vec!["*".to_owned()], routes, ..VirtualHost::default() }
 }

@@ -8,8 +8,11 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::LbPolicy;
 use envoy_types::pb::envoy::config::core::v3::HealthStatus;
+use envoy_types::pb::envoy::config::core::v3::address::Address as AddressKind;
+use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::config::listener::v3::Listener;
+use envoy_types::pb::envoy::config::listener::v3::filter::ConfigType as FilterConfig;
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use envoy_types::pb::envoy::config::route::v3::route::Action;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
@@ -110,7 +113,7 @@ fn a_listener_has_the_router_without_which_grpc_refuses_it() {
 #[test]
 fn what_does_not_exist_fails_at_once_in_each_client() {
     for class in CLASSES {
-        for asked in ["nothing.shop", "not a name", "grpc/server?xds.resource.listening_address=0.0.0.0:1"] {
+        for asked in ["nothing.shop", "not a name", "grpc/server?xds.resource.listening_address=nowhere"] {
             let listener: Listener = decode(&encoded(Kind::Lds, asked, &Served::Absent, class));
             let Some(RouteSpecifier::RouteConfig(routes)) = manager(&listener).route_specifier else { panic!() };
             if class == ClientClass::GrpcJs {
@@ -134,6 +137,59 @@ fn what_is_not_known_yet_is_not_built_but_a_malformed_name_is_known() {
         let asked: Arc<str> = "checkout.shop".into();
         assert_eq!(build(kind, &asked, Some(&name), &Served::NotYet, ClientClass::Envoy), Lookup::Unknown);
         assert_ne!(build(kind, &asked, None, &Served::NotYet, ClientClass::Envoy), Lookup::Unknown);
+    }
+}
+
+#[test]
+fn what_is_asked_of_an_authority_leads_to_its_own_names_as_grpc_demands() {
+    let name = |kind: Kind, id| format!("xdstp://east/{}/{id}", kind.message());
+    let served = served(&["10.0.0.1:80"]);
+    let asked = name(Kind::Lds, "checkout.shop");
+    let client::Decoded::Listener(listener) = accepted(&encoded(Kind::Lds, &asked, &served, ClientClass::GrpcGo))
+    else {
+        panic!()
+    };
+    let routes = name(Kind::Rds, "checkout.shop:8080");
+    assert_eq!(listener.routes, client::listener::Routes::Named(routes.clone()));
+    let client::Decoded::RouteConfiguration(routes) =
+        accepted(&encoded(Kind::Rds, &routes, &served, ClientClass::GrpcGo))
+    else {
+        panic!()
+    };
+    let cluster = &routes.find("checkout.shop").unwrap().route.as_ref().unwrap().cluster;
+    assert_eq!(*cluster, name(Kind::Cds, "checkout.shop:8080"));
+    let cluster: Cluster = decode(&encoded(Kind::Cds, cluster, &served, ClientClass::GrpcGo));
+    let endpoints = cluster.eds_cluster_config.unwrap().service_name;
+    assert_eq!(endpoints, name(Kind::Eds, "checkout.shop:8080"));
+    accepted(&encoded(Kind::Eds, &endpoints, &served, ClientClass::GrpcGo));
+    // A name of another type is no name of this one.
+    let wrong = Arc::from(asked.as_str());
+    let read = asked.parse().ok();
+    assert_eq!(build(Kind::Cds, &wrong, read.as_ref(), &served, ClientClass::GrpcGo), Lookup::Absent);
+}
+
+#[test]
+fn a_grpc_server_gets_the_listener_of_its_own_address_and_nobody_else_does() {
+    for (class, address) in CLASSES.into_iter().zip(["0.0.0.0:50051", "127.0.0.1:1", "[::]:50051"].into_iter().cycle())
+    {
+        let asked = format!("grpc/server?xds.resource.listening_address={address}");
+        let listener: Listener = decode(&encoded(Kind::Lds, &asked, &Served::Absent, class));
+        let is_server = matches!(class, ClientClass::GrpcCore | ClientClass::GrpcGo | ClientClass::GrpcJava);
+        assert_eq!(listener.address.is_some(), is_server, "{class:?}");
+        assert_eq!(listener.api_listener.is_some(), !is_server, "{class:?}");
+        if !is_server {
+            continue;
+        }
+        let Some(AddressKind::SocketAddress(at)) = listener.address.unwrap().address else { panic!() };
+        let Some(PortSpecifier::PortValue(port)) = at.port_specifier else { panic!() };
+        let ip: std::net::IpAddr = at.address.parse().unwrap();
+        assert_eq!(std::net::SocketAddr::new(ip, port.try_into().unwrap()).to_string(), address);
+        let filter = listener.default_filter_chain.unwrap().filters.remove(0);
+        let Some(FilterConfig::TypedConfig(any)) = filter.config_type else { panic!() };
+        let manager = HttpConnectionManager::decode(any.value.as_slice()).unwrap();
+        assert_eq!(manager.http_filters.len(), 1, "the router");
+        let Some(RouteSpecifier::RouteConfig(routes)) = manager.route_specifier else { panic!() };
+        assert!(matches!(routes.virtual_hosts[0].routes[0].action, Some(Action::NonForwardingAction(_))));
     }
 }
 
