@@ -4,3 +4,4 @@
 //! objects of its own, and what it writes back. Nothing here decides where traffic goes.
 
 pub mod client;
+pub mod lease;
