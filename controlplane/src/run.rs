@@ -190,7 +190,7 @@ pub async fn start(config: Config, net: Arc<dyn Net>, disk: Arc<dyn Disk>, rng: 
             credentials: config.credentials.clone(),
             port: config.peers,
         },
-        net,
+        net.clone(),
         disk.clone(),
         rng,
     )
@@ -212,7 +212,7 @@ pub async fn start(config: Config, net: Arc<dyn Net>, disk: Arc<dyn Disk>, rng: 
     let catalog = LiveCatalog::new(config.cluster.clone(), &streams, disk, Timestamp::now());
     federation.want(catalog.wanted());
     let shutdown = CancellationToken::new();
-    let catalog_task = tokio::spawn(catalog.clone().run(streams, shutdown.clone()));
+    let catalog_task = tokio::spawn(catalog.clone().run(streams, net, shutdown.clone()));
     synced(source.services.clone(), &readiness);
 
     let addresses = Addresses {

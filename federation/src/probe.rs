@@ -48,6 +48,10 @@ mod tests {
         async fn listen(&self, _address: SocketAddr) -> io::Result<Box<dyn Listener>> {
             Err(io::ErrorKind::Unsupported.into())
         }
+
+        async fn resolve(&self, _address: &str) -> io::Result<Vec<SocketAddr>> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
     }
 
     #[tokio::test]

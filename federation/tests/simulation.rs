@@ -41,6 +41,12 @@ impl Net for SimulatedNet {
     async fn listen(&self, address: SocketAddr) -> io::Result<Box<dyn Listener>> {
         Ok(Box::new(SimulatedListener(TcpListener::bind(address).await?)))
     }
+
+    async fn resolve(&self, address: &str) -> io::Result<Vec<SocketAddr>> {
+        let (host, port) = address.rsplit_once(':').ok_or(io::ErrorKind::InvalidInput)?;
+        let port = port.parse().map_err(|_| io::ErrorKind::InvalidInput)?;
+        Ok(vec![SocketAddr::new(turmoil::lookup(host), port)])
+    }
 }
 
 struct SimulatedListener(TcpListener);

@@ -24,7 +24,7 @@ const MOST_CLIENTS: usize = 2_000;
 
 /// Checks `file`; `None` after a mistake was reported.
 pub(super) fn check(file: doc::File, topology: &Topology, report: &mut Report) -> Option<Scenario> {
-    for (value, wanted) in [(&file.api_version, super::API_VERSION), (&file.kind, "Scenario")] {
+    for (value, wanted) in [(&file.api_version, super::API_VERSION), (&file.kind, super::KIND)] {
         if **value != wanted {
             report.error(value.span, format!("`{}` is not known here", **value)).expected(format!("`{wanted}`"));
         }

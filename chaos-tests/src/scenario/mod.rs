@@ -22,6 +22,9 @@ pub use model::{Action, Between, Clients, Expectation, Scenario, Service, Step, 
 /// The version of scenarios that is read here.
 pub const API_VERSION: &str = "portolan.dev/v1alpha1";
 
+/// What a scenario calls itself.
+const KIND: &str = "Scenario";
+
 /// The fewest calls that an expectation may rest on.
 pub const FEWEST_CALLS: usize = 1_000;
 
@@ -31,6 +34,9 @@ pub const FEWEST_CALLS_BEHIND_A_SHARE: usize = 5_000;
 /// The topology file that a scenario names, as written there.
 pub fn topology_path(file: &str, text: &str) -> Result<Option<String>, Diagnostics> {
     let document = documents::parse_one(file, text)?;
+    if let Some(other) = document.kind().filter(|kind| *kind != KIND) {
+        return Err(document.refuse(format!("this is a {other}; expected a {KIND}")));
+    }
     Ok(document.text_at(&["spec", "topology"]).map(|path| path.value.to_owned()))
 }
 

@@ -52,6 +52,12 @@ fn every_builtin_scenario_fits_its_topology_and_names_it() {
 }
 
 #[test]
+fn a_topology_is_not_a_scenario_and_is_told_so() {
+    let refused = topology_path("t.yaml", builtin::TOPOLOGY).unwrap_err();
+    assert_eq!(refused.first().headline(), "t.yaml:2:1: this is a Topology; expected a Scenario");
+}
+
+#[test]
 fn the_shipped_region_loss_is_large_enough_and_has_its_five_expectations() {
     let scenario = parse("s", builtin::find("region-loss").unwrap().text, &topology()).unwrap();
     let clients: usize =

@@ -5,6 +5,9 @@
 
 mod api;
 mod drain;
+#[cfg(test)]
+mod drain_fixtures;
+mod drain_progress;
 mod drain_reach;
 mod health;
 mod metrics;

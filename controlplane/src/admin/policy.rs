@@ -146,10 +146,9 @@ impl Admin {
         if consistent {
             policy.read_barrier().await?;
         }
-        let (set, topology) = (policy.set().borrow().clone(), self.topology.borrow().clone());
+        let set = policy.set().borrow().clone();
         let inputs = self.catalog.inputs();
-        let now = Timestamp::now();
-        Ok(read(Known { set: &set, topology: &topology, cluster: &self.cluster, remote: &inputs.remote, now }))
+        Ok(read(Known { set: &set, inputs: &inputs, now: Timestamp::now() }))
     }
 
     /// Checks a change against how things are, and writes it.

@@ -4,21 +4,20 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use portolan_federation::model::Remote;
 use portolan_topology::names::ClusterName;
 use portolan_topology::policy::document::check_against;
 use portolan_topology::policy::{Conflict, DrainSpec, PolicyObject, PolicySet, StoredPolicy, TargetRef, conflicts};
-use portolan_topology::topology::Topology;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::drain_progress::{Phase, Progress, progress};
+use crate::catalog::Inputs;
+
 /// What an object's status is made from.
 pub(super) struct Known<'a> {
+    /// What our own cluster has applied.
     pub(super) set: &'a PolicySet,
-    pub(super) topology: &'a Topology,
-    /// Our own cluster: what it has applied is `set`.
-    pub(super) cluster: &'a ClusterName,
-    pub(super) remote: &'a Remote,
+    pub(super) inputs: &'a Inputs,
     pub(super) now: Timestamp,
 }
 
@@ -29,10 +28,20 @@ struct Status {
     created_revision: u64,
     by: String,
     at: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    phase: Option<&'static str>,
+    #[serde(flatten)]
+    drain: Option<DrainStatus>,
     conditions: Vec<Condition>,
     clusters: Vec<ClusterStatus>,
+}
+
+/// How far a Drain has got.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DrainStatus {
+    phase: Phase,
+    percent: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remaining_requests_per_second: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -70,15 +79,22 @@ impl Known<'_> {
         let mut conditions = vec![accepted(conflicts.get(key).map(Vec::as_slice).unwrap_or_default())];
         conditions.extend(self.unknown_names(&stored.object));
         conditions.push(programmed(stored.revision, &clusters));
+        let mut drain_status = None;
+        if let PolicyObject::Drain(drain) = &stored.object {
+            let progress = progress(self.inputs, self.set, stored, drain, self.now);
+            conditions.push(drained(&drain.spec, &progress));
+            drain_status = Some(DrainStatus {
+                phase: progress.phase,
+                percent: progress.percent,
+                remaining_requests_per_second: progress.remaining.map(|rate| rate.round() as u64),
+            });
+        }
         let status = Status {
             revision: stored.revision,
             created_revision: stored.created,
             by: stored.by.clone(),
             at: stored.at,
-            phase: match &stored.object {
-                PolicyObject::Drain(drain) => Some(phase(&drain.spec, self.now)),
-                PolicyObject::TrafficPolicy(_) => None,
-            },
+            drain: drain_status,
             conditions,
             clusters,
         };
@@ -88,17 +104,17 @@ impl Known<'_> {
     }
 
     fn clusters(&self) -> Vec<ClusterStatus> {
-        let revision = |name: &ClusterName| match self.remote.clusters.get(name) {
-            _ if name == self.cluster => Some(self.set.revision),
+        let revision = |name: &ClusterName| match self.inputs.remote.clusters.get(name) {
+            _ if *name == self.inputs.cluster => Some(self.set.revision),
             other => other?.policy.map(|standing| standing.revision),
         };
-        let names = self.topology.clusters().map(|cluster| &cluster.name);
+        let names = self.inputs.topology.clusters().map(|cluster| &cluster.name);
         names.map(|name| ClusterStatus { name: name.clone(), revision: revision(name) }).collect()
     }
 
     /// The topology may have changed since the object was checked.
     fn unknown_names(&self, object: &PolicyObject) -> Option<Condition> {
-        let mistakes = check_against(object, self.topology).err()?;
+        let mistakes = check_against(object, &self.inputs.topology).err()?;
         let said: Vec<_> = mistakes.iter().map(|mistake| mistake.message.clone()).collect();
         Some(Condition {
             kind: "ResolvedRefs",
@@ -146,13 +162,20 @@ fn programmed(revision: u64, clusters: &[ClusterStatus]) -> Condition {
     condition("True", "AllClusters", None)
 }
 
-fn phase(drain: &DrainSpec, now: Timestamp) -> &'static str {
-    if drain.start_time.is_some_and(|start| now < start) {
-        "Pending"
-    } else if drain.end_time.is_some_and(|end| end <= now) {
-        "Ended"
-    } else {
-        "Active"
+/// Whether everything that the Drain is for is done: what is in its scope may be switched off.
+fn drained(spec: &DrainSpec, progress: &Progress) -> Condition {
+    let no = |reason, message| Condition { kind: "Drained", status: "False", reason, message };
+    match progress.phase {
+        Phase::Complete if !progress.stranded.is_empty() => {
+            let services: Vec<_> = progress.stranded.iter().map(ToString::to_string).collect();
+            no("NothingElse", Some(format!("serves on, with nothing else ready: {}", services.join(", "))))
+        }
+        Phase::Complete if spec.percent < 100 => no("Partial", Some(format!("takes {}% only", spec.percent))),
+        Phase::Complete => Condition { kind: "Drained", status: "True", reason: "Drained", message: None },
+        Phase::Pending => no("Pending", None),
+        Phase::Ramping => no("Ramping", None),
+        Phase::Restoring => no("Restoring", None),
+        Phase::Ended => no("Ended", None),
     }
 }
 
@@ -161,8 +184,9 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use portolan_federation::model::{PolicyStanding, RemoteCluster, Role};
+    use portolan_federation::model::{PolicyStanding, Remote, RemoteCluster, Role};
     use portolan_topology::policy::document::parse;
+    use portolan_topology::topology::Topology;
     use portolan_topology::view::Liveness;
     use serde_json::json;
 
@@ -217,13 +241,17 @@ spec:
             demand: BTreeMap::new(),
         };
         let clusters = [(other.name.clone(), Arc::new(other))].into();
-        let known = Known {
-            set: &set,
-            topology: &topology,
-            cluster: &"use1-a".parse().unwrap(),
-            remote: &Remote { clusters, lists: BTreeMap::new() },
-            now: Timestamp::UNIX_EPOCH + Duration::from_secs(1_000),
+        let inputs = Inputs {
+            cluster: "use1-a".parse().unwrap(),
+            topology: Arc::new(topology),
+            local: Arc::default(),
+            remote: Arc::new(Remote { clusters, lists: BTreeMap::new() }),
+            policy: None,
+            demand: Arc::default(),
+            gateways: Arc::default(),
         };
+        let now = Timestamp::UNIX_EPOCH + Duration::from_secs(1_000);
+        let known = Known { set: &set, inputs: &inputs, now };
         known.all().into_iter().map(|object| object["status"].clone()).collect()
     }
 
@@ -286,16 +314,19 @@ spec:
     }
 
     #[test]
-    fn a_drain_is_pending_active_or_ended() {
-        for (times, wanted) in [
-            ("", "Active"),
-            ("startTime: '1970-01-01T00:16:40Z', ", "Active"),
-            ("startTime: '1970-01-01T00:16:41Z', ", "Pending"),
-            ("endTime: '1970-01-01T00:16:40Z', ", "Ended"),
-            ("endTime: '1970-01-01T00:16:41Z', ", "Active"),
+    fn a_drain_says_how_far_it_is_and_whether_it_is_done() {
+        for (spec, phase, percent, status, reason) in [
+            ("", "Complete", 100, "True", "Drained"),
+            ("percent: 50, ", "Complete", 50, "False", "Partial"),
+            ("over: 2000s, ", "Ramping", 50, "False", "Ramping"),
+            ("startTime: '1970-01-01T00:16:41Z', ", "Pending", 0, "False", "Pending"),
+            ("endTime: '1970-01-01T00:16:40Z', restoreOver: 0s, ", "Ended", 0, "False", "Ended"),
         ] {
-            let status = statuses(&[drain(&format!("{times}scope: {{region: us-east}}"))], Some(1)).remove(0);
-            assert_eq!(status["phase"], wanted, "{times}");
+            let found = statuses(&[drain(&format!("{spec}scope: {{region: us-east}}"))], Some(1)).remove(0);
+            assert_eq!((&found["phase"], &found["percent"]), (&json!(phase), &json!(percent)), "{spec}");
+            let drained = condition(&found, "Drained");
+            assert_eq!((&drained["status"], &drained["reason"]), (&json!(status), &json!(reason)), "{spec}");
+            assert!(found.get("remainingRequestsPerSecond").is_none(), "nobody tells of demand");
         }
     }
 }

@@ -376,6 +376,12 @@ impl Core {
     }
 }
 
+/// The plan that clients in any cluster are on their way to under `policy`, as far as is known here: no ramp is in it.
+#[must_use]
+pub fn intended(inputs: &Inputs, key: &PlanKey, policy: &EffectivePolicy) -> Plan {
+    target(&assemble(inputs, key, Waiting::Counted).view, &key.client, &inputs.topology, policy)
+}
+
 fn plan_key(query: &Query, port: u16) -> PlanKey {
     PlanKey { service: query.service.clone(), port, scope: query.scope, client: query.client.clone() }
 }

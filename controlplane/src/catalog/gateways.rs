@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portolan_federation::net::Net;
 use portolan_topology::names::ClusterName;
 use portolan_topology::topology::Topology;
 use tokio::sync::watch;
@@ -22,6 +23,7 @@ fn needed(topology: &Topology, own: &ClusterName) -> BTreeSet<String> {
 /// Keeps `resolved` up to date, until nobody listens. A name that stops resolving keeps its last addresses.
 pub(super) async fn run(
     own: ClusterName,
+    net: Arc<dyn Net>,
     mut topology: watch::Receiver<Arc<Topology>>,
     resolved: watch::Sender<Arc<BTreeMap<String, Vec<SocketAddr>>>>,
 ) {
@@ -30,7 +32,7 @@ pub(super) async fn run(
         let before = resolved.borrow().clone();
         let mut now = BTreeMap::new();
         for name in names {
-            let addresses = lookup(&name).await;
+            let addresses = lookup(&*net, &name).await;
             match (addresses, before.get(&name)) {
                 (Some(addresses), _) => {
                     now.insert(name, addresses);
@@ -56,17 +58,9 @@ pub(super) async fn run(
     }
 }
 
-async fn lookup(name: &str) -> Option<Vec<SocketAddr>> {
-    if let Ok(address) = name.parse() {
-        return Some(vec![address]);
-    }
-    match tokio::net::lookup_host(name).await {
-        Ok(addresses) => {
-            let mut addresses: Vec<_> = addresses.collect();
-            addresses.sort();
-            addresses.dedup();
-            Some(addresses).filter(|addresses| !addresses.is_empty())
-        }
+async fn lookup(net: &dyn Net, name: &str) -> Option<Vec<SocketAddr>> {
+    match net.resolve(name).await {
+        Ok(addresses) => Some(addresses),
         Err(error) => {
             tracing::warn!(gateway = name, %error, "cannot resolve the gateway; its last addresses stand");
             None

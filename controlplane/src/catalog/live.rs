@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use portolan_federation::disk::Disk;
 use portolan_federation::model::Remote;
+use portolan_federation::net::Net;
 use portolan_topology::names::{ClusterName, ServiceId, ServicePort};
 use portolan_topology::policy::PolicySet;
 use portolan_topology::service::LocalServices;
@@ -124,9 +125,9 @@ impl LiveCatalog {
     }
 
     /// Answers anew whenever something changes, until `shutdown`. Plans are on disk when it returns.
-    pub async fn run(self: Arc<Self>, mut streams: Streams, shutdown: CancellationToken) {
+    pub async fn run(self: Arc<Self>, mut streams: Streams, net: Arc<dyn Net>, shutdown: CancellationToken) {
         let (resolved, mut gateways) = watch::channel(Arc::default());
-        let resolver = gateways::run(self.cluster.clone(), streams.topology.clone(), resolved);
+        let resolver = gateways::run(self.cluster.clone(), net, streams.topology.clone(), resolved);
         let _resolver = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(resolver));
         let mut save: Option<Instant> = None;
         loop {

@@ -17,7 +17,7 @@ pub mod served;
 #[cfg(test)]
 mod tests;
 
-pub use self::core::{Explanation, Listed, PlanKey};
+pub use self::core::{Explanation, Listed, PlanKey, intended};
 pub use distinct::Duplicate;
 pub use inputs::{Demand, Inputs};
 pub use live::{LiveCatalog, Streams};

@@ -46,10 +46,7 @@ fn purpose(object: &Value) -> String {
             let services: Vec<&str> = services.iter().filter_map(Value::as_str).collect();
             said.push_str(&format!(" of {}", services.join(", ")));
         }
-        match object["status"]["phase"].as_str() {
-            Some("Active") | None => {}
-            Some(phase) => said.push_str(&format!(" ({})", phase.to_lowercase())),
-        }
+        said.push_str(&progress(&object["status"]));
         return said;
     }
     let targets = spec["targetRefs"].as_array().into_iter().flatten().map(|target| {
@@ -57,6 +54,19 @@ fn purpose(object: &Value) -> String {
         format!("{} {}{port}", text(&target["kind"]), text(&target["name"]))
     });
     targets.collect::<Vec<_>>().join(", ")
+}
+
+/// How far a Drain has got, and what still goes there.
+fn progress(status: &Value) -> String {
+    let way = match (status["phase"].as_str(), &status["percent"]) {
+        (None, _) => return String::new(),
+        (Some("Complete"), _) => None,
+        (Some(phase @ ("Ramping" | "Restoring")), percent) => Some(format!("{} {percent}%", phase.to_lowercase())),
+        (Some(phase), _) => Some(phase.to_lowercase()),
+    };
+    let left = status["remainingRequestsPerSecond"].as_u64().map(|left| format!("{left} rps left"));
+    let said: Vec<String> = way.into_iter().chain(left).collect();
+    if said.is_empty() { String::new() } else { format!(" ({})", said.join(", ")) }
 }
 
 fn scope_text(scope: Option<(&String, &Value)>) -> String {
@@ -134,7 +144,7 @@ mod tests {
                 "kind": "Drain",
                 "metadata": {"name": "zone-us-east-1a"},
                 "spec": {"scope": {"zone": "us-east-1a"}, "percent": 50, "services": ["cart.shop"], "reason": "CHG-1"},
-                "status": {"revision": 12, "by": "ada", "at": "2026-12-01T02:00:00Z", "phase": "Pending", "conditions": [
+                "status": {"revision": 12, "by": "ada", "at": "2026-12-01T02:00:00Z", "phase": "Ramping", "percent": 40, "remainingRequestsPerSecond": 310, "conditions": [
                     condition("Accepted", "True", "Accepted"), condition("Programmed", "Unknown", "NotHeard"),
                 ]},
             }),
@@ -157,9 +167,9 @@ mod tests {
         assert_eq!(
             objects(&two(), false),
             "\
-KIND           NAMESPACE  NAME             REVISION  FOR                                         ACCEPTED        PROGRAMMED
-Drain          –          zone-us-east-1a  r12       zone=us-east-1a 50% of cart.shop (pending)  yes             NotHeard
-TrafficPolicy  shop       checkout         r9        Service checkout:grpc, Namespace shop       no: Conflicted  yes
+KIND           NAMESPACE  NAME             REVISION  FOR                                                           ACCEPTED        PROGRAMMED
+Drain          –          zone-us-east-1a  r12       zone=us-east-1a 50% of cart.shop (ramping 40%, 310 rps left)  yes             NotHeard
+TrafficPolicy  shop       checkout         r9        Service checkout:grpc, Namespace shop                         no: Conflicted  yes
 "
         );
     }

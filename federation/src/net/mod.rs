@@ -1,4 +1,4 @@
-//! The network as everything here sees it: dial and listen. Handed in, so that a whole fleet can run in one process.
+//! The network as everything here sees it: dial, listen, and what names stand for. Handed in, so that a whole fleet can run in one process.
 //!
 //! Nothing but an implementation of [`Net`] opens a socket. TLS is above it.
 
@@ -19,13 +19,15 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
 /// A stream of whatever kind.
 pub type BoxStream = Box<dyn Stream>;
 
-/// Dial and listen.
+/// Dial, listen, resolve.
 #[async_trait]
 pub trait Net: Send + Sync + 'static {
     /// Connects to `HOST:PORT`.
     async fn dial(&self, address: &str) -> io::Result<BoxStream>;
     /// Listens at `address`; port 0 takes a free one.
     async fn listen(&self, address: SocketAddr) -> io::Result<Box<dyn Listener>>;
+    /// The addresses that `HOST:PORT` stands for: at least one, sorted, each once.
+    async fn resolve(&self, address: &str) -> io::Result<Vec<SocketAddr>>;
 }
 
 /// A listening socket.

@@ -32,6 +32,17 @@ impl Net for TokioNet {
         socket.bind(address)?;
         Ok(Box::new(socket.listen(BACKLOG)?))
     }
+
+    async fn resolve(&self, address: &str) -> io::Result<Vec<SocketAddr>> {
+        #[expect(clippy::disallowed_methods, reason = "this is the Net that is handed in")]
+        let mut addresses: Vec<_> = tokio::net::lookup_host(address).await?.collect();
+        addresses.sort();
+        addresses.dedup();
+        if addresses.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+        }
+        Ok(addresses)
+    }
 }
 
 #[async_trait]
@@ -66,6 +77,15 @@ mod tests {
         accepted.write_all(&read).await.unwrap();
         dialled.read_exact(&mut read).await.unwrap();
         assert_eq!(&read, b"ping");
+    }
+
+    #[tokio::test]
+    async fn an_address_stands_for_itself_and_a_name_for_its_addresses() {
+        let own = TokioNet.resolve("127.0.0.1:80").await.unwrap();
+        assert_eq!(own, [SocketAddr::from(([127, 0, 0, 1], 80))]);
+        let named = TokioNet.resolve("localhost:80").await.unwrap();
+        assert!(named.iter().all(|address| address.ip().is_loopback() && address.port() == 80), "{named:?}");
+        assert!(TokioNet.resolve("no-port").await.is_err());
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Scope;
+use super::{ActiveDrain, Scope};
 use crate::names::ServiceId;
 
 /// A Drain.
@@ -16,6 +16,20 @@ pub struct Drain {
     pub name: String,
     /// What it says.
     pub spec: DrainSpec,
+}
+
+impl Drain {
+    /// What it does while it is in force.
+    #[must_use]
+    pub fn active(&self) -> ActiveDrain {
+        ActiveDrain {
+            name: self.name.clone(),
+            scope: self.spec.scope.clone(),
+            percent: self.spec.percent,
+            over: self.spec.over,
+            restore_over: self.spec.restore_over,
+        }
+    }
 }
 
 /// What a Drain says.

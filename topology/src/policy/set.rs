@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{ActiveDrain, Drain, EffectivePolicy, TargetRef, TrafficPolicy};
+use super::{Drain, EffectivePolicy, TargetRef, TrafficPolicy};
 use crate::names::ServiceId;
 
 /// A policy object of any kind.
@@ -79,13 +79,7 @@ impl PolicySet {
             if let PolicyObject::Drain(drain) = &stored.object
                 && drain.spec.is_active(service, now)
             {
-                effective.drains.push(ActiveDrain {
-                    name: drain.name.clone(),
-                    scope: drain.spec.scope.clone(),
-                    percent: drain.spec.percent,
-                    over: drain.spec.over,
-                    restore_over: drain.spec.restore_over,
-                });
+                effective.drains.push(drain.active());
             }
         }
         effective

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use portolan_federation::disk::{Disk, MemoryDisk};
 use portolan_federation::model::Remote;
+use portolan_federation::net::TokioNet;
 use portolan_topology::policy::PolicySet;
 use portolan_topology::service::LocalServices;
 use tokio::sync::watch;
@@ -41,7 +42,7 @@ async fn changes_reach_whoever_watches_and_plans_outlive_the_process() {
     let wall: Timestamp = "2026-11-23T12:00:00Z".parse().unwrap();
     let catalog = LiveCatalog::new(cluster("east-a"), &inputs, disk.clone(), wall);
     let end = CancellationToken::new();
-    let running = tokio::spawn(catalog.clone().run(inputs, end.clone()));
+    let running = tokio::spawn(catalog.clone().run(inputs, Arc::new(TokioNet), end.clone()));
 
     let mut answer = catalog.watch(query("a.shop", "e1/east-a"));
     assert_eq!(shown(&answer.borrow_and_update()), ["0 e1/east-a 100% 10.0.0.1:80"]);
