@@ -159,6 +159,7 @@ pub async fn start(config: Config, net: Arc<dyn Net>, disk: Arc<dyn Disk>, rng: 
     };
     let trust_domain: Arc<str> = topology.borrow().name.as_str().into();
     config.credentials.check(&trust_domain, &config.cluster)?;
+    stages.push(Box::new(AbortOnDropHandle::new(tokio::spawn(config.credentials.clone().keep_current()))));
     let source = match config.source {
         SourceFrom::Files(folder) => {
             let files = FilesSource::start(folder).await?;
@@ -232,6 +233,7 @@ pub async fn start(config: Config, net: Arc<dyn Net>, disk: Arc<dyn Disk>, rng: 
         cluster: config.cluster,
         node: config.node,
         started,
+        certificate: config.credentials.status(),
         addresses,
         plaintext_from: plaintext.as_ref().map(|(_, _, from)| from.clone()).unwrap_or_default(),
         readiness: readiness.clone(),

@@ -144,6 +144,16 @@ fn of_status(status: &Status) -> Vec<Metric> {
             "Whether the topology file as it is now was refused",
             flag(status.topology.file.error.is_some()),
         ),
+        gauge(
+            "portolan_certificate_expires_in_seconds",
+            "Seconds until the control plane's own certificate expires; negative once it has",
+            status.certificate.expires_in_seconds as f64,
+        ),
+        gauge(
+            "portolan_certificate_refused",
+            "Whether the certificate files as they are now were refused",
+            flag(status.certificate.error.is_some()),
+        ),
         gauge("portolan_policy_revision", "The last policy change applied here", status.policy.revision as f64),
         gauge("portolan_policy_leader_known", "Whether a policy leader is known", flag(status.policy.leader.is_some())),
         gauge("portolan_policy_voters_answering", "Voters that answer us", status.policy.answering as f64),

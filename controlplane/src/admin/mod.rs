@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use portolan_federation::Federation;
-use portolan_federation::tls::Refusals;
+use portolan_federation::tls::{CertificateStatus, Refusals};
 use portolan_topology::names::{ClusterName, NodeName};
 use portolan_topology::topology::Topology;
 use tokio::sync::watch;
@@ -44,6 +44,7 @@ pub(crate) struct Admin {
     pub(crate) cluster: ClusterName,
     pub(crate) node: NodeName,
     pub(crate) started: Instant,
+    pub(crate) certificate: watch::Receiver<CertificateStatus>,
     pub(crate) addresses: Addresses,
     pub(crate) plaintext_from: Vec<Network>,
     pub(crate) readiness: Readiness,

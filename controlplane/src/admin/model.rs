@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use portolan_topology::names::{ClusterName, Locality, NodeName, RegionName, ServiceId};
 use portolan_topology::plan::Plan;
 use portolan_topology::service::{Endpoint, Port};
@@ -31,6 +32,8 @@ pub struct Status {
     pub topology: TopologyShown,
     /// The cluster's own source.
     pub source: SourceStatus,
+    /// Its own certificate.
+    pub certificate: CertificateShown,
     /// Where it listens.
     pub addresses: Addresses,
     /// The networks that may use the plain-text port.
@@ -58,6 +61,18 @@ pub struct TopologyShown {
     /// How the file is.
     #[serde(flatten)]
     pub file: TopologyStatus,
+}
+
+/// A control plane's own certificate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateShown {
+    /// When it expires.
+    pub expires: Timestamp,
+    /// In how many seconds that is; negative once it has.
+    pub expires_in_seconds: i64,
+    /// Why what is in the files now is not in force.
+    pub error: Option<String>,
 }
 
 /// Policy, as this node has it.

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use portolan_federation::model::{PolicyStanding, RemoteCluster, Role};
+use portolan_federation::tls::CertificateStatus;
 use portolan_topology::names::{ClusterName, ServiceId};
 use portolan_topology::service::{EndpointCounts, LocalService, Port};
 use portolan_topology::view::Liveness;
@@ -10,8 +12,8 @@ use tokio::time::Instant;
 
 use super::Admin;
 use super::model::{
-    ClientShown, Clients, ClusterExplained, ClusterShown, PolicyOfCluster, PolicyShown, ReadyOfTotal, ServiceShown,
-    Services, Status, SubscriptionShown, TopologyShown,
+    CertificateShown, ClientShown, Clients, ClusterExplained, ClusterShown, PolicyOfCluster, PolicyShown, ReadyOfTotal,
+    ServiceShown, Services, Status, SubscriptionShown, TopologyShown,
 };
 use crate::catalog::Inputs;
 use crate::xds::clients::{ClientState, SubscriptionState, SyncState};
@@ -37,6 +39,7 @@ impl Admin {
                 file: self.topology_status.borrow().as_ref().clone(),
             },
             source: self.source.status.borrow().as_ref().clone(),
+            certificate: self.certificate(),
             addresses: self.addresses,
             plaintext_from: self.plaintext_from.iter().map(ToString::to_string).collect(),
             policy: PolicyShown {
@@ -51,6 +54,12 @@ impl Admin {
             clients: streams.len(),
             clients_refusing: streams.iter().filter(refuses).count(),
         }
+    }
+
+    fn certificate(&self) -> CertificateShown {
+        let CertificateStatus { expires, error } = self.certificate.borrow().clone();
+        let expires_in_seconds = expires.duration_since(Timestamp::now()).as_secs();
+        CertificateShown { expires, expires_in_seconds, error }
     }
 
     /// Our own cluster first, then the topology's others in its order, then those that only their facts name.

@@ -10,6 +10,9 @@ use crate::admin::model::{
 };
 use crate::admin::words::{age, state};
 
+/// A certificate that is not renewed this many seconds before its end needs somebody.
+const EXPIRES_SOON: i64 = 3 * 24 * 3600;
+
 /// What a cell shows that has nothing to show.
 const NONE: &str = "–";
 
@@ -51,6 +54,19 @@ fn cluster_row(cluster: &ClusterShown, wide: bool) -> Vec<String> {
     row
 }
 
+/// What is to be done about the control plane's own certificate.
+fn certificate(status: &Status) -> Vec<String> {
+    let own = &status.certificate;
+    let in_force = own.error.iter().map(|error| format!("{}; the certificate in force stays", first_line(error)));
+    let away = age(own.expires_in_seconds.unsigned_abs().saturating_mul(1_000));
+    let when = match own.expires_in_seconds {
+        ..0 => Some(format!("the certificate of {} expired {away} ago", status.cluster)),
+        0..EXPIRES_SOON => Some(format!("the certificate of {} expires in {away}", status.cluster)),
+        _ => None,
+    };
+    in_force.chain(when).collect()
+}
+
 /// What needs somebody's attention.
 fn notes(status: &Status) -> Vec<String> {
     let mut notes = Vec::new();
@@ -87,6 +103,7 @@ fn notes(status: &Status) -> Vec<String> {
         status.source.errors.values().map(|error| format!("{}; its last good content stands", first_line(error))),
     );
     notes.extend(status.source.warnings.iter().map(|(file, warning)| format!("{file}: {}", first_line(warning))));
+    notes.extend(certificate(status));
     if !status.plaintext_from.is_empty() {
         let (at, from) = (status.addresses.xds_plaintext, status.plaintext_from.join(", "));
         let at = at.map_or(String::new(), |at| format!(" at {at}"));

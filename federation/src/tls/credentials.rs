@@ -1,15 +1,23 @@
-//! A control plane's certificate, key and CA, from PEM files. Checked once, here: what is left can be used.
+//! A control plane's certificate, key and CA, from PEM files: checked when they are read, and read again when they are
+//! renewed. What does not fit is refused whole, and what was in force stays.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::Timestamp;
+use parking_lot::RwLock;
 use portolan_topology::names::ClusterName;
-use rustls::RootCertStore;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, ServerConfig};
+use tokio::sync::watch;
 
+use super::current::{Current, OurCertificate, TheirCertificates};
+use super::material::{Bytes, Material};
+use super::{ClientCertificates, HTTP2, verify};
 use crate::identity::{IdentityError, SpiffeId};
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// Where the PEM files are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,46 +61,34 @@ pub enum CredentialsError {
     },
 }
 
+/// How a control plane's own certificate is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateStatus {
+    /// When the one in force expires.
+    pub expires: Timestamp,
+    /// Why the files, as they are now, are not in force.
+    pub error: Option<String>,
+}
+
 /// A certificate with its key, the identity that it gives, and whom we trust.
+#[derive(Debug)]
 pub struct Credentials {
-    pub(super) roots: Arc<RootCertStore>,
-    pub(super) chain: Vec<CertificateDer<'static>>,
-    pub(super) key: PrivateKeyDer<'static>,
+    files: CredentialFiles,
     id: SpiffeId,
-    file: PathBuf,
+    current: Current,
+    status: watch::Sender<CertificateStatus>,
 }
 
 impl Credentials {
     /// Reads and checks the files.
     pub fn from_files(files: &CredentialFiles) -> Result<Self, CredentialsError> {
-        let read = |file: &PathBuf, expected| {
-            std::fs::read(file).map_err(|error| CredentialsError::Unreadable {
-                file: file.clone(),
-                expected,
-                why: error.to_string(),
-            })
-        };
-        let chain = certificates(&read(&files.cert, "a certificate")?, &files.cert, "a certificate")?;
-        let key = PrivateKeyDer::from_pem_slice(&read(&files.key, "a private key")?).map_err(|error| {
-            CredentialsError::Unreadable { file: files.key.clone(), expected: "a private key", why: error.to_string() }
-        })?;
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates(&read(&files.ca, "a CA certificate")?, &files.ca, "a CA certificate")? {
-            roots.add(certificate).map_err(|error| CredentialsError::Unreadable {
-                file: files.ca.clone(),
-                expected: "a CA certificate",
-                why: error.to_string(),
-            })?;
-        }
-        let id = chain
-            .first()
-            .ok_or(IdentityError::MalformedCertificate)
-            .and_then(|certificate| SpiffeId::of_certificate(certificate))
-            .map_err(|source| CredentialsError::Identity { file: files.cert.clone(), source })?;
-        let credentials = Self { roots: Arc::new(roots), chain, key, id, file: files.cert.clone() };
-        // Whether the key fits the certificate shows only when they are put together.
-        credentials.server(super::ClientCertificates::Required)?;
-        Ok(credentials)
+        let material = Material::check(Bytes::read(files)?, files)?;
+        Ok(Self {
+            files: files.clone(),
+            id: material.id.clone(),
+            status: watch::Sender::new(CertificateStatus { expires: material.expires, error: None }),
+            current: Arc::new(RwLock::new(Arc::new(material))),
+        })
     }
 
     /// Whose certificate it is.
@@ -101,36 +97,111 @@ impl Credentials {
         &self.id
     }
 
+    /// How it is.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<CertificateStatus> {
+        self.status.subscribe()
+    }
+
     /// Checks that it is `cluster`'s, in `trust_domain`.
     pub fn check(&self, trust_domain: &str, cluster: &ClusterName) -> Result<(), CredentialsError> {
-        let identity = |source| CredentialsError::Identity { file: self.file.clone(), source };
-        let expected = SpiffeId::of_cluster(trust_domain, cluster).map_err(identity)?;
-        if self.id == expected {
-            Ok(())
-        } else {
-            Err(identity(IdentityError::Other { found: self.id.clone(), expected }))
+        let expected = SpiffeId::of_cluster(trust_domain, cluster).map_err(|source| self.identity(source))?;
+        self.must_be(&self.id, &expected)
+    }
+
+    /// Reads the files again. Says whether they hold something new, which is then in force for every handshake to come;
+    /// connections that are open stay. Files that do not fit change nothing.
+    pub fn reload(&self) -> Result<bool, CredentialsError> {
+        let before = self.current.read().clone();
+        let read = Bytes::read(&self.files).and_then(|bytes| {
+            if bytes == before.bytes {
+                return Ok(before.clone());
+            }
+            let material = Material::check(bytes, &self.files)?;
+            self.must_be(&material.id, &self.id)?;
+            Ok(Arc::new(material))
+        });
+        let expires = read.as_ref().map_or(before.expires, |material| material.expires);
+        let status = CertificateStatus { expires, error: read.as_ref().err().map(ToString::to_string) };
+        self.status.send_if_modified(|current| {
+            let differs = *current != status;
+            *current = status;
+            differs
+        });
+        let material = read?;
+        let new = !Arc::ptr_eq(&before, &material);
+        *self.current.write() = material;
+        Ok(new)
+    }
+
+    /// Follows the files for ever.
+    pub async fn keep_current(self: Arc<Self>) {
+        // Three small files: read here and now, so that a simulation reads them at the same moment every time.
+        let mut said = None;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let reloaded = self.reload();
+            let error = reloaded.as_ref().err().map(ToString::to_string);
+            match &reloaded {
+                Ok(true) => {
+                    tracing::info!(expires = %self.status.borrow().expires, "the renewed certificate is in force")
+                }
+                Err(error) if said != Some(error.to_string()) => {
+                    tracing::warn!(%error, "the certificate files do not fit; what was in force stays");
+                }
+                _ => {}
+            }
+            said = error;
         }
     }
 
-    pub(super) fn unusable(&self, why: String) -> CredentialsError {
-        CredentialsError::Unusable { file: self.file.clone(), why }
+    /// The server's side of a port: our certificate, and clients' checked against our CA, both as they are in force at
+    /// each handshake.
+    pub fn server(&self, clients: ClientCertificates) -> Result<Arc<ServerConfig>, CredentialsError> {
+        let verifier = TheirCertificates { current: self.current.clone(), clients };
+        let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| self.unusable(error.to_string()))?
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_cert_resolver(Arc::new(OurCertificate(self.current.clone())));
+        config.alpn_protocols = vec![HTTP2.to_vec()];
+        Ok(Arc::new(config))
     }
-}
 
-impl fmt::Debug for Credentials {
-    /// Says whose they are, and nothing of the key.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("id", &self.id).field("file", &self.file).finish_non_exhaustive()
+    /// The client's side towards one peer: only a certificate for `expected` is taken, whatever its DNS names.
+    pub fn client(&self, expected: SpiffeId) -> Result<Arc<ClientConfig>, CredentialsError> {
+        let material = self.current.read().clone();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = verify::OnlyThisPeer::new(material.roots.clone(), provider.clone(), expected);
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| self.unusable(error.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_auth_cert(material.chain.clone(), material.key.clone_key())
+            .map_err(|error| self.unusable(error.to_string()))?;
+        config.alpn_protocols = vec![HTTP2.to_vec()];
+        Ok(Arc::new(config))
     }
-}
 
-fn certificates(
-    pem: &[u8],
-    file: &std::path::Path,
-    expected: &'static str,
-) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
-    let unreadable = |why: String| CredentialsError::Unreadable { file: file.to_owned(), expected, why };
-    let certificates: Vec<_> =
-        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| unreadable(error.to_string()))?;
-    if certificates.is_empty() { Err(unreadable("there is none".to_owned())) } else { Ok(certificates) }
+    /// The CA in force.
+    #[cfg(test)]
+    pub(super) fn roots(&self) -> Arc<rustls::RootCertStore> {
+        self.current.read().roots.clone()
+    }
+
+    fn must_be(&self, found: &SpiffeId, expected: &SpiffeId) -> Result<(), CredentialsError> {
+        if found == expected {
+            return Ok(());
+        }
+        Err(self.identity(IdentityError::Other { found: found.clone(), expected: expected.clone() }))
+    }
+
+    fn identity(&self, source: IdentityError) -> CredentialsError {
+        CredentialsError::Identity { file: self.files.cert.clone(), source }
+    }
+
+    fn unusable(&self, why: String) -> CredentialsError {
+        CredentialsError::Unusable { file: self.files.cert.clone(), why }
+    }
 }

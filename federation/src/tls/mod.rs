@@ -3,7 +3,9 @@
 //! Peers always prove who they are, both ways; a peer's name is the SPIFFE id in its certificate, never its address.
 
 mod credentials;
+mod current;
 mod listener;
+mod material;
 mod refusals;
 #[cfg(test)]
 mod tests;
@@ -13,16 +15,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
-pub use credentials::{CredentialFiles, Credentials, CredentialsError};
+pub use credentials::{CertificateStatus, CredentialFiles, Credentials, CredentialsError};
 pub use listener::{Accepted, Incoming, PeerIdentity, Rule};
 pub use refusals::{Refusal, Refusals};
 
-use crate::identity::SpiffeId;
 use crate::net::{BoxStream, Net};
 
 /// How long a handshake may take before it is given up.
@@ -39,42 +39,6 @@ pub enum ClientCertificates {
     Required,
     /// A client may come without; one that it presents must be good.
     Optional,
-}
-
-impl Credentials {
-    /// The server's side of a port: our certificate, and clients' checked against our CA.
-    pub fn server(&self, clients: ClientCertificates) -> Result<Arc<ServerConfig>, CredentialsError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots.clone(), provider.clone());
-        let verifier = match clients {
-            ClientCertificates::Required => verifier,
-            ClientCertificates::Optional => verifier.allow_unauthenticated(),
-        };
-        let verifier = verifier.build().map_err(|error| self.unusable(error.to_string()))?;
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| self.unusable(error.to_string()))?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(self.chain.clone(), self.key.clone_key())
-            .map_err(|error| self.unusable(error.to_string()))?;
-        config.alpn_protocols = vec![HTTP2.to_vec()];
-        Ok(Arc::new(config))
-    }
-
-    /// The client's side towards one peer: only a certificate for `expected` is taken, whatever its DNS names.
-    pub fn client(&self, expected: SpiffeId) -> Result<Arc<ClientConfig>, CredentialsError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = verify::OnlyThisPeer::new(self.roots.clone(), provider.clone(), expected);
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| self.unusable(error.to_string()))?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_client_auth_cert(self.chain.clone(), self.key.clone_key())
-            .map_err(|error| self.unusable(error.to_string()))?;
-        config.alpn_protocols = vec![HTTP2.to_vec()];
-        Ok(Arc::new(config))
-    }
 }
 
 /// Dials `address` and finishes the handshake, within [`HANDSHAKE_TIMEOUT`] for both.

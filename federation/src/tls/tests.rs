@@ -18,22 +18,25 @@ fn name(cluster: &str) -> ClusterName {
     ClusterName::new(cluster).unwrap()
 }
 
-/// A certificate for `id`, made `days` ago, by `ca`.
-fn credentials(ca: &Authority, id: &str, days: i64) -> Credentials {
-    let dir = tempfile::tempdir().unwrap();
+/// Writes a certificate for `id`, made `days` ago, by `ca`.
+fn write(dir: &Path, ca: &Authority, id: &str, days: i64) -> CredentialFiles {
     let made = now() - jiff::SignedDuration::from_secs(days * DAY);
     let (certificate, key) = certs::issue(ca, &id.parse().unwrap(), &[], &[ServerAuth, ClientAuth], made).unwrap();
     let write = |file: &str, text: &str| {
-        let path = dir.path().join(file);
+        let path = dir.join(file);
         std::fs::write(&path, text).unwrap();
         path
     };
-    let files = CredentialFiles {
+    CredentialFiles {
         cert: write("cert.pem", &certificate),
         key: write("key.pem", &key),
         ca: write("ca.pem", &ca.pem()),
-    };
-    Credentials::from_files(&files).unwrap()
+    }
+}
+
+fn credentials(ca: &Authority, id: &str, days: i64) -> Credentials {
+    let dir = tempfile::tempdir().unwrap();
+    Credentials::from_files(&write(dir.path(), ca, id, days)).unwrap()
 }
 
 struct Port {
@@ -106,8 +109,10 @@ async fn a_foreign_ca_is_refused_by_both_ends() {
     // The dialler checks first; to see the port's own check, this one trusts our CA and shows a foreign certificate.
     let port = port(&credentials(&ours, A, 0)).await;
     assert!(dial_as(&credentials(&foreign, B, 0), A, &port).await.is_err());
-    let mut trusting = credentials(&foreign, B, 0);
-    trusting.roots = credentials(&ours, B, 0).roots;
+    let dir = tempfile::tempdir().unwrap();
+    let files = write(dir.path(), &foreign, B, 0);
+    std::fs::write(&files.ca, ours.pem()).unwrap();
+    let trusting = Credentials::from_files(&files).unwrap();
     let _ = dial_as(&trusting, A, &port).await;
     assert_eq!(refused(&port).await, Refusal::Handshake);
 }
@@ -153,7 +158,7 @@ async fn clients_may_come_without_a_certificate_only_where_it_is_optional() {
         .unwrap()
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verify::OnlyThisPeer::new(
-            server.roots.clone(),
+            server.roots(),
             provider,
             A.parse().unwrap(),
         )))
@@ -201,4 +206,49 @@ fn a_key_of_another_certificate_is_refused() {
     let mut files = certs::files_of(dir.path(), &name("a"));
     files.key = certs::files_of(dir.path(), &name("b")).key;
     assert!(matches!(Credentials::from_files(&files), Err(CredentialsError::Unusable { .. })));
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_and_a_new_ca_are_in_force_on_an_open_port() {
+    let (old, new) = (ca(), ca());
+    let dir = tempfile::tempdir().unwrap();
+    let own = Credentials::from_files(&write(dir.path(), &old, A, 0)).unwrap();
+    let mut port = port(&own).await;
+    let peer = credentials(&new, B, 0);
+    assert!(!own.reload().unwrap(), "nothing is new yet");
+    assert!(dial_as(&peer, A, &port).await.is_err(), "we are not of the peer's CA");
+
+    write(dir.path(), &new, A, 0);
+    assert!(own.reload().unwrap());
+    let _dialled = dial_as(&peer, A, &port).await.unwrap();
+    assert_eq!(port.incoming.next().await.unwrap().peer().cluster, Some(name("b")));
+}
+
+#[tokio::test]
+async fn files_that_do_not_fit_change_nothing_and_are_told() {
+    let ca = ca();
+    let dir = tempfile::tempdir().unwrap();
+    let files = write(dir.path(), &ca, A, 1);
+    let own = Credentials::from_files(&files).unwrap();
+    let (before, status) = (own.status().borrow().clone(), own.status());
+
+    // Another cluster's certificate, a key that is not the certificate's, and half a file.
+    write(dir.path(), &ca, B, 0);
+    assert!(own.reload().unwrap_err().to_string().contains("cluster/b"));
+    let key = std::fs::read(&files.key).unwrap();
+    write(dir.path(), &ca, A, 0);
+    std::fs::write(&files.key, key).unwrap();
+    assert!(matches!(own.reload(), Err(CredentialsError::Unusable { .. })));
+    std::fs::write(&files.cert, "-----BEGIN CERTIFICATE-----").unwrap();
+    assert!(matches!(own.reload(), Err(CredentialsError::Unreadable { .. })));
+    assert_eq!(status.borrow().expires, before.expires);
+    assert!(status.borrow().error.is_some());
+
+    let (mut port, peer) = (port(&own).await, credentials(&ca, B, 0));
+    let _dialled = dial_as(&peer, A, &port).await.unwrap();
+    assert!(port.incoming.next().await.is_some());
+
+    write(dir.path(), &ca, A, 0);
+    assert!(own.reload().unwrap());
+    assert!(status.borrow().error.is_none() && status.borrow().expires > before.expires);
 }

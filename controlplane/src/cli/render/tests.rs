@@ -39,6 +39,7 @@ fn a_status() -> Status {
         "cluster": "use1-a", "node": "portolan-0", "version": "0.1.0", "uptimeSeconds": 7300, "notReady": [],
         "topology": {"name": "production", "hash": "9f3c", "file": "topology.yaml", "error": null, "warnings": []},
         "source": {"source": "files:manifests", "synced": true, "errors": {}, "warnings": {}},
+        "certificate": {"expires": "2027-03-01T00:00:00Z", "expiresInSeconds": 7_000_000, "error": null},
         "addresses": {"peers": "127.0.0.1:7443", "xds": "127.0.0.1:7444", "admin": "127.0.0.1:7480",
                       "metrics": "127.0.0.1:7481"},
         "plaintextFrom": [],
@@ -331,4 +332,22 @@ fn ages_are_short() {
     {
         assert_eq!(age(milliseconds), shown);
     }
+}
+
+#[test]
+fn a_certificate_that_nobody_renews_is_told() {
+    let told = |seconds: i64, error: Option<&str>| {
+        let mut told = a_status();
+        told.clusters.truncate(1);
+        told.certificate.expires_in_seconds = seconds;
+        told.certificate.error = error.map(str::to_owned);
+        status(&told, false).lines().skip(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(told(EXPIRES_SOON, None), [""; 0]);
+    assert_eq!(told(EXPIRES_SOON - 1, None), ["! the certificate of use1-a expires in 2d"]);
+    assert_eq!(told(-7_300, None), ["! the certificate of use1-a expired 2h ago"]);
+    assert_eq!(
+        told(EXPIRES_SOON, Some("key.pem: expected a private key in PEM: no items found")),
+        ["! key.pem: expected a private key in PEM: no items found; the certificate in force stays"]
+    );
 }
