@@ -13,7 +13,7 @@ use rand::RngExt;
 use crate::runner::{self, AS_PORTOLAN};
 use crate::scenario::{self, Scenario, builtin};
 use crate::terminal::Terminal;
-use crate::{backend, lifeline};
+use crate::{backend, kube, lifeline};
 
 /// Proves failover: runs a scenario against real control planes, backends and clients, and says what held.
 #[derive(Debug, Parser)]
@@ -29,6 +29,11 @@ enum Command {
     Run(RunArguments),
     /// List the scenarios that come with this program.
     List,
+    /// Check what needs a Kubernetes API server against a real one.
+    Kube(kube::Arguments),
+    /// The same inside of the run's network.
+    #[command(hide = true)]
+    KubeInside(kube::Inside),
     /// A scenario's backend.
     #[command(hide = true)]
     Backend(backend::Options),
@@ -76,6 +81,8 @@ pub fn main() -> ExitCode {
             list();
             Ok(ExitCode::SUCCESS)
         }
+        Command::Kube(arguments) => kube::run(&arguments, &Terminal::new()),
+        Command::KubeInside(inside) => kube_inside(inside),
         Command::Backend(options) => serve_backend(options),
         Command::Supervise { program, arguments } => supervise(&program, &arguments),
     };
@@ -94,6 +101,11 @@ fn serve_backend(options: backend::Options) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(backend::run(options))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn kube_inside(inside: kube::Inside) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(kube::inside(inside, &Terminal::new()))
 }
 
 /// Ends as the program did.

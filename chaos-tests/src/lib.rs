@@ -2,7 +2,8 @@
 //! verdict with numbers.
 //!
 //! [`scenario`] is what is to happen and what must hold, [`runner`] makes it happen with the clients of [`load`],
-//! [`measure`] says what was seen, [`verdict`] compares, and [`report`] tells.
+//! [`measure`] says what was seen, [`verdict`] compares, and [`report`] tells. Apart from these, [`kube`] holds the checks
+//! against a real Kubernetes API server.
 
 pub mod backend;
 mod caller;
@@ -10,6 +11,7 @@ pub mod cli;
 mod echo;
 #[cfg(test)]
 mod fixtures;
+pub mod kube;
 mod lifeline;
 pub mod load;
 pub mod measure;

@@ -38,11 +38,12 @@ pub(crate) async fn answers(address: SocketAddr) -> bool {
     connect(address, Duration::from_secs(1)).await.is_ok()
 }
 
-/// The status code of `GET path` at `address`.
-pub(crate) async fn http_status(address: SocketAddr, path: &str) -> io::Result<u16> {
+/// The status code of a request without a body.
+pub(crate) async fn http_status(address: SocketAddr, method: &str, path: &str) -> io::Result<u16> {
     let talk = async {
         let mut stream = connect(address, Duration::from_secs(1)).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         // `HTTP/1.1 200`
         let mut line = [0; 12];

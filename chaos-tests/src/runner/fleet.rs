@@ -97,7 +97,7 @@ impl Fleet {
         for plane in planes {
             let metrics = self.site.control_planes[*plane].metrics;
             let Some(process) = &mut self.planes[*plane] else { continue };
-            while !matches!(sockets::http_status(metrics, "/readyz").await, Ok(200)) {
+            while !matches!(sockets::http_status(metrics, "GET", "/readyz").await, Ok(200)) {
                 process.check()?;
                 if Instant::now() > deadline {
                     return Err(process.not_ready(READY_WITHIN).into());
@@ -109,10 +109,11 @@ impl Fleet {
     }
 
     async fn start_backends(&mut self, backends: &[usize]) -> anyhow::Result<()> {
-        let launches =
-            backends.iter().map(|backend| self.backend_launch(*backend).start_until(LISTENING, READY_WITHIN));
+        let launches = backends
+            .iter()
+            .map(|backend| self.backend_launch(*backend).start_until(|line| line == LISTENING, READY_WITHIN));
         let started = try_join_all(launches).await?;
-        for (backend, process) in backends.iter().zip(started) {
+        for (backend, (process, _)) in backends.iter().zip(started) {
             self.backends[*backend] = Some(process);
         }
         Ok(())

@@ -12,7 +12,7 @@ const LOCK: &str = "lock";
 
 /// The folder of this run; removed when dropped.
 #[derive(Debug)]
-pub(super) struct RunFolder {
+pub(crate) struct RunFolder {
     path: PathBuf,
     /// Held until the end.
     _lock: File,
@@ -20,7 +20,7 @@ pub(super) struct RunFolder {
 
 impl RunFolder {
     /// Makes the folder of this process in `parent`, after removing those whose runners are dead.
-    pub(super) fn create(parent: &Path) -> io::Result<Self> {
+    pub(crate) fn create(parent: &Path) -> io::Result<Self> {
         remove_stale(parent);
         let path = parent.join(format!("{PREFIX}{}", std::process::id()));
         // The lock stands before the name does: no other run sees the folder without it.
@@ -34,7 +34,7 @@ impl RunFolder {
 
     /// Where it is.
     #[must_use]
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }

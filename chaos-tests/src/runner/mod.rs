@@ -3,13 +3,13 @@
 mod addresses;
 mod bootstrap;
 mod fleet;
-mod folder;
+pub(crate) mod folder;
 mod kubelet;
 mod live;
 mod manifests;
 mod policy;
 mod portolan;
-mod process;
+pub(crate) mod process;
 mod run;
 mod site;
 mod steps;

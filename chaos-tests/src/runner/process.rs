@@ -17,7 +17,7 @@ const QUOTED_BYTES: u64 = 2_000;
 
 /// Why a process is not there.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ProcessError {
+pub(crate) enum ProcessError {
     /// It could not be started.
     #[error("cannot start {name}")]
     Start {
@@ -51,7 +51,7 @@ pub(super) enum ProcessError {
 
 /// How to start a process.
 #[derive(Debug, Clone)]
-pub(super) struct Launch {
+pub(crate) struct Launch {
     /// What people call it.
     pub name: String,
     /// The program.
@@ -66,7 +66,7 @@ pub(super) struct Launch {
 
 /// A running child.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     launch: Launch,
     child: Child,
     stdin: Option<ChildStdin>,
@@ -74,7 +74,7 @@ pub(super) struct Process {
 
 /// A killed child.
 #[derive(Debug, Clone)]
-pub(super) struct Killed {
+pub(crate) struct Killed {
     /// What people call it.
     pub name: String,
     /// Just before the signal.
@@ -104,7 +104,7 @@ impl Launch {
     }
 
     /// Starts it; its standard output goes to the log.
-    pub(super) fn start(self) -> Result<Process, ProcessError> {
+    pub(crate) fn start(self) -> Result<Process, ProcessError> {
         let started = self.command().and_then(|mut command| {
             let log = File::options().create(true).append(true).open(&self.log)?;
             command.stdout(log).spawn()
@@ -114,25 +114,28 @@ impl Launch {
         Ok(Process { launch: self, child, stdin })
     }
 
-    /// Starts it, and waits until it prints `line`.
-    pub(super) async fn start_until(self, line: &str, within: Duration) -> Result<Process, ProcessError> {
+    /// Starts it, and waits until it prints a line that `is_it`; that line, too.
+    pub(crate) async fn start_until(
+        self,
+        is_it: impl Fn(&str) -> bool,
+        within: Duration,
+    ) -> Result<(Process, String), ProcessError> {
         let started = self.command().and_then(|mut command| command.stdout(Stdio::piped()).spawn());
         let mut child = started.map_err(|source| self.failed(source))?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let mut process = Process { launch: self, child, stdin };
         let printed = async {
-            let Some(stdout) = stdout else { return false };
-            let mut lines = BufReader::new(stdout).lines();
+            let mut lines = BufReader::new(stdout?).lines();
             while let Ok(Some(printed)) = lines.next_line().await {
-                if printed == line {
-                    return true;
+                if is_it(&printed) {
+                    return Some(printed);
                 }
             }
-            false
+            None
         };
         match tokio::time::timeout(within, printed).await {
-            Ok(true) => Ok(process),
-            Ok(false) => {
+            Ok(Some(line)) => Ok((process, line)),
+            Ok(None) => {
                 let status = process.child.wait().await.map_err(|source| process.launch.failed(source))?;
                 Err(process.launch.ended(status))
             }
@@ -147,7 +150,7 @@ impl Launch {
 
 impl Process {
     /// An error if it has ended by itself.
-    pub(super) fn check(&mut self) -> Result<(), ProcessError> {
+    pub(crate) fn check(&mut self) -> Result<(), ProcessError> {
         match self.child.try_wait() {
             Ok(Some(status)) => Err(self.launch.ended(status)),
             Ok(None) => Ok(()),
@@ -157,12 +160,12 @@ impl Process {
 
     /// The error that says that it did not come up.
     #[must_use]
-    pub(super) fn not_ready(&self, within: Duration) -> ProcessError {
+    pub(crate) fn not_ready(&self, within: Duration) -> ProcessError {
         ProcessError::NotReady { name: self.launch.name.clone(), within, log: tail(&self.launch.log) }
     }
 
     /// Sends SIGKILL; [`Process::gone`] waits for the end.
-    pub(super) fn kill(&mut self) -> Instant {
+    pub(crate) fn kill(&mut self) -> Instant {
         let killed = Instant::now();
         if self.launch.killed_by_pipe {
             self.stdin = None;
@@ -174,13 +177,13 @@ impl Process {
     }
 
     /// Waits for the end of a process that was killed at `killed`.
-    pub(super) async fn gone(mut self, killed: Instant) -> io::Result<Killed> {
+    pub(crate) async fn gone(mut self, killed: Instant) -> io::Result<Killed> {
         let status = self.child.wait().await?;
         Ok(Killed { name: self.launch.name.clone(), killed, gone: Instant::now(), status })
     }
 
     /// Lets it end in good order by writing `line`, and kills it if it has not `within` that time.
-    pub(super) async fn finish(mut self, line: &str, within: Duration) {
+    pub(crate) async fn finish(mut self, line: &str, within: Duration) {
         if let Some(stdin) = &mut self.stdin {
             // A broken pipe means that it is gone already.
             let _ = stdin.write_all(format!("{line}\n").as_bytes()).await;
