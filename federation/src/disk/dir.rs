@@ -9,6 +9,8 @@ use super::{Disk, SledStore, Store, check_record};
 
 /// The folder of records within the data directory.
 const RECORDS: &str = "records";
+/// The folder of the key-value store.
+const STORE: &str = "store";
 /// The file that is locked while a process uses the directory.
 const LOCK: &str = "lock";
 /// The file that names the owner, as given to [`DirDisk::open`].
@@ -119,7 +121,15 @@ impl Disk for DirDisk {
     }
 
     fn open_store(&self) -> io::Result<Arc<dyn Store>> {
-        Ok(Arc::new(SledStore::open(&self.root.join("store"))?))
+        Ok(Arc::new(SledStore::open(&self.root.join(STORE))?))
+    }
+
+    fn set_store_aside(&self) -> io::Result<String> {
+        let kept = (1..).map(|n| self.root.join(format!("{STORE}.damaged-{n}"))).find(|kept| !kept.exists());
+        let kept = kept.ok_or_else(|| io::Error::other("no name is left to keep the store under"))?;
+        fs::rename(self.root.join(STORE), &kept)?;
+        sync_folder(&kept)?;
+        Ok(kept.display().to_string())
     }
 }
 

@@ -22,8 +22,12 @@ pub trait Disk: Send + Sync + 'static {
     fn remove(&self, record: &str) -> io::Result<()>;
     /// The names of all records that begin with `prefix`, sorted.
     fn list(&self, prefix: &str) -> io::Result<Vec<String>>;
-    /// Opens the ordered key-value store.
+    /// Opens the ordered key-value store; `InvalidData`: it is damaged.
     fn open_store(&self) -> io::Result<Arc<dyn Store>>;
+    /// Moves a damaged store out of the way, for whoever wants to look at it, and says where it is kept.
+    fn set_store_aside(&self) -> io::Result<String> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "this disk has one store"))
+    }
 }
 
 /// An ordered key-value store.

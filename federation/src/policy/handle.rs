@@ -25,7 +25,7 @@ use super::record::{self, RecordError};
 use super::state::{Applied, StateMachine};
 use super::timing::Timing;
 use super::types::{Command, Outcome, PolicyRaft};
-use crate::disk::Disk;
+use crate::disk::{Disk, Store};
 
 /// How long a write waits for a leader, and for this node to apply it.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
@@ -52,6 +52,18 @@ pub enum StartError {
     /// The store does not open or read.
     #[error("the policy store cannot be read: {0}")]
     Store(#[from] std::io::Error),
+    /// A voter's store is damaged.
+    #[error(
+        "the policy store is damaged, and {cluster} is a voter: one that forgets its votes could vote twice. \
+         If the other voters are well, move the folder `store` out of the data directory and start again: it rejoins \
+         with a new seat. {source}"
+    )]
+    DamagedVoter {
+        /// The cluster.
+        cluster: ClusterName,
+        /// What is wrong.
+        source: std::io::Error,
+    },
     /// openraft's own.
     #[error("the policy group cannot be joined: {0}")]
     Raft(#[source] Box<openraft::error::Fatal<u64>>),
@@ -142,6 +154,22 @@ impl Drop for Inner {
     }
 }
 
+/// Opens the store. A damaged one is set aside: a learner takes the group's snapshot into a new one.
+fn open_store(disk: &dyn Disk, config: &Config) -> Result<Arc<dyn Store>, StartError> {
+    match disk.open_store() {
+        Err(source) if source.kind() == std::io::ErrorKind::InvalidData => {
+            let voter = config.topology.borrow().voters().iter().any(|voter| voter.name == config.cluster);
+            if voter {
+                return Err(StartError::DamagedVoter { cluster: config.cluster.clone(), source });
+            }
+            let kept = disk.set_store_aside()?;
+            tracing::warn!(error = %source, kept, "the policy store is damaged; the group's snapshot is taken into a new one");
+            Ok(disk.open_store()?)
+        }
+        opened => Ok(opened?),
+    }
+}
+
 impl Policy {
     /// Starts the node's part: what its disk has is served at once, and the group is joined or founded as peers answer.
     pub async fn start(
@@ -150,7 +178,7 @@ impl Policy {
         courier: Arc<dyn Courier>,
         rng: &mut StdRng,
     ) -> Result<Self, StartError> {
-        let store = disk.open_store()?;
+        let store = open_store(disk, &config)?;
         let seat = seat(&store, rng).await?;
         let group = Group::open(Arc::clone(&store))?;
         let caller = Caller { courier, group };

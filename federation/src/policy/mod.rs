@@ -19,6 +19,8 @@ mod types;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod damaged_tests;
+#[cfg(test)]
 mod tests;
 
 pub use elections::Reach;

@@ -84,7 +84,7 @@ struct Group {
     seed: u64,
 }
 
-fn topology(clusters: &[(&str, bool)]) -> Topology {
+pub(super) fn topology(clusters: &[(&str, bool)]) -> Topology {
     let region = RegionName::new("us-east").unwrap();
     let clusters = clusters
         .iter()
