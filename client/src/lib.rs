@@ -10,6 +10,8 @@ pub mod channel;
 pub mod connection;
 #[cfg(feature = "channel")]
 pub mod load;
+#[cfg(feature = "channel")]
+pub mod orca;
 pub mod xds;
 
 #[cfg(feature = "channel")]

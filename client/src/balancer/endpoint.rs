@@ -2,20 +2,27 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 
-use super::breaker::Breaker;
-use super::load::Load;
+use super::cell::Seat;
+use super::chosen::Seated;
+use super::stripe::Ledger;
 use crate::load::LocalityLoad;
 use crate::xds::model::LocalityName;
 
 /// An endpoint. `T` is what the transport keeps with it: a connection, say.
 #[derive(Debug)]
 pub struct Endpoint<T> {
-    pub(super) load: Arc<Load>,
-    pub(super) breaker: Arc<Breaker>,
+    address: SocketAddr,
+    pub(super) seat: Seat,
+    pub(super) ledger: Arc<Ledger>,
+    /// What the strategy keeps for it, if that keeps anything.
+    pub(super) seated: Option<Arc<dyn Seated>>,
     pub(super) place: ArcSwap<Place>,
+    succeeded: AtomicU64,
+    failed: AtomicU64,
     transport: T,
 }
 
@@ -31,13 +38,21 @@ pub struct Place {
 }
 
 impl<T> Endpoint<T> {
-    pub(super) fn new(address: SocketAddr, place: Arc<Place>, breaker: Arc<Breaker>, transport: T) -> Self {
-        Self { load: Arc::new(Load::new(address)), breaker, place: ArcSwap::new(place), transport }
+    pub(super) fn new(
+        address: SocketAddr,
+        place: Arc<Place>,
+        (seat, ledger): (Seat, Arc<Ledger>),
+        seated: Option<Arc<dyn Seated>>,
+        transport: T,
+    ) -> Self {
+        let place = ArcSwap::new(place);
+        let (succeeded, failed) = Default::default();
+        Self { address, seat, ledger, seated, place, succeeded, failed, transport }
     }
 
     /// Its address.
     pub fn address(&self) -> SocketAddr {
-        self.load.address()
+        self.address
     }
 
     /// Where it stands now; it may move from one assignment to the next.
@@ -52,12 +67,16 @@ impl<T> Endpoint<T> {
 
     /// Requests in flight, from this balancer.
     pub fn in_flight(&self) -> u32 {
-        self.load.in_flight()
+        self.seat.cell().in_flight() + self.ledger.pending_of(self.seat.number())
     }
 
     /// How many requests ended well and badly, of those whose outcome was told.
     pub fn outcomes(&self) -> (u64, u64) {
-        self.load.outcomes()
+        (self.succeeded.load(Relaxed), self.failed.load(Relaxed))
+    }
+
+    pub(super) fn count(&self, success: bool) {
+        if success { &self.succeeded } else { &self.failed }.fetch_add(1, Relaxed);
     }
 }
 

@@ -4,11 +4,11 @@
 //! no I/O and reads no clock: the transport tells it who is connected, and hands in the time. It never picks an endpoint
 //! that is not ready.
 
-mod breaker;
 mod candidates;
+mod cell;
+mod chosen;
 mod endpoint;
 mod error;
-mod load;
 mod pick;
 mod ramp;
 mod rng;
@@ -16,8 +16,8 @@ mod shares;
 mod snapshot;
 mod state;
 mod strategy;
+mod stripe;
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -25,14 +25,19 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use self::candidates::Candidates;
+pub use self::cell::Admission;
+pub use self::chosen::Chosen;
 pub use self::endpoint::{Endpoint, Place, Status};
 pub use self::error::PickError;
 pub use self::pick::Pick;
 pub use self::rng::Rng;
-pub use self::strategy::{LeastRequest, Strategy};
+pub use self::strategy::{Choice, Cost, End, LeastRequest, Member, Outcome, RequestInfo, Strategy};
 
+use self::candidates::Draws;
+use self::cell::Cells;
 use self::snapshot::Snapshot;
 use self::state::State;
+use self::stripe::{Ledger, stripe};
 use crate::load::LoadRecorder;
 use crate::xds::model::Assignment;
 
@@ -40,7 +45,7 @@ use crate::xds::model::Assignment;
 ///
 /// ```
 /// # use std::sync::Arc;
-/// # use portolan_client::balancer::{Balancer, LeastRequest, Status};
+/// # use portolan_client::balancer::{Balancer, LeastRequest, Outcome, RequestInfo, Status};
 /// # use portolan_client::xds::model::{AssignedEndpoint, Assignment, EndpointHealth, LocalityEndpoints};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
@@ -56,34 +61,37 @@ use crate::xds::model::Assignment;
 /// for endpoint in balancer.wanted() {
 ///     balancer.report(&endpoint, Status::Ready, now); // when your transport can send to it
 /// }
-/// let pick = balancer.pick().expect("one is ready");
+/// let pick = balancer.pick(&RequestInfo::default()).expect("one is ready").hold();
 /// // … send the request to pick.endpoint().address() …
-/// pick.success();
+/// pick.finish(Outcome::Success, None, None);
 /// # }
 /// ```
 #[derive(Debug)]
 pub struct Balancer<T = ()> {
     snapshot: ArcSwap<Snapshot<T>>,
-    strategy: Box<dyn Strategy>,
     rng: Rng,
+    ledger: Arc<Ledger>,
+    cells: Arc<Cells>,
     state: Mutex<State<T>>,
     changed: watch::Sender<()>,
 }
 
 impl<T: Default> Balancer<T> {
     /// A balancer without endpoints. The same seed, changes and single-threaded picks give the same choices.
-    pub fn new(strategy: impl Strategy, seed: u64) -> Self {
-        Self::with_load(Box::new(strategy), seed, LoadRecorder::new())
+    pub fn new(strategy: impl Into<Chosen>, seed: u64) -> Self {
+        Self::with_load(strategy, seed, LoadRecorder::new())
     }
 
     /// The same, for a transport that counts requests for load reports: each endpoint's [`Place`] has its counters.
-    pub fn with_load(strategy: Box<dyn Strategy>, seed: u64, load: LoadRecorder) -> Self {
-        let nothing = Snapshot::new(PickError::NoAssignment, PickError::NoAssignment, u32::MAX);
+    pub fn with_load(strategy: impl Into<Chosen>, seed: u64, load: LoadRecorder) -> Self {
+        let (ledger, cells) = (Arc::<Ledger>::default(), Arc::<Cells>::default());
+        let state = State::new(strategy.into(), Arc::clone(&ledger), Arc::clone(&cells), load);
         Self {
-            snapshot: ArcSwap::from_pointee(nothing),
-            strategy,
+            snapshot: ArcSwap::from_pointee(state.nothing()),
             rng: Rng::new(seed),
-            state: Mutex::new(State::new(load)),
+            ledger,
+            cells,
+            state: Mutex::new(state),
             changed: watch::Sender::new(()),
         }
     }
@@ -106,35 +114,36 @@ impl<T> Balancer<T> {
     /// # Errors
     /// Nothing is ready, or too many requests are open.
     #[inline]
-    pub fn pick(&self) -> Result<Pick<T>, PickError> {
-        self.snapshot.load().pick(&*self.strategy, &self.rng)
+    pub fn pick(&self, request: &RequestInfo<'_>) -> Result<Pick<T>, PickError> {
+        let snapshot = self.snapshot.load();
+        let stripe = stripe();
+        let draws = Draws { rng: &self.rng, stripe, pending: self.ledger.pending(stripe) };
+        let Some(drawn) = snapshot.choose(draws, request) else { return Err(snapshot.empty.clone()) };
+        match self.ledger.enter(stripe, drawn.cell, snapshot.limit) {
+            Ok(None) => {}
+            Ok(Some(last)) => self.cells.publish(last),
+            Err(_) => return Err(snapshot.overloaded.clone()),
+        }
+        Ok(Pick::new(snapshot, drawn, stripe, request))
     }
 
-    /// As [`Balancer::pick`], but another endpoint than those of `avoid` if there is one: for a retry.
-    ///
-    /// # Errors
-    /// As [`Balancer::pick`].
-    pub fn pick_avoiding(&self, avoid: &[SocketAddr]) -> Result<Pick<T>, PickError> {
-        self.snapshot.load().pick_avoiding(&*self.strategy, &self.rng, avoid)
-    }
-
-    /// As [`Balancer::pick_avoiding`], but waits while nothing is ready and something may yet be. Give it a deadline.
+    /// As [`Balancer::pick`], but waits while nothing is ready and something may yet be. Give it a deadline.
     ///
     /// # Errors
     /// Waiting would not help: no endpoint is healthy, all connections fail, or too many requests are open.
-    pub async fn ready(&self, avoid: &[SocketAddr]) -> Result<Pick<T>, PickError> {
-        match self.pick_avoiding(avoid) {
+    pub async fn ready(&self, request: &RequestInfo<'_>) -> Result<Pick<T>, PickError> {
+        match self.pick(request) {
             Err(error) if error.may_pass() => {}
             done => return done,
         }
         let mut changed = self.changed.subscribe();
         loop {
-            match self.pick_avoiding(avoid) {
+            match self.pick(request) {
                 Err(error) if error.may_pass() => {}
                 done => return done,
             }
             if changed.changed().await.is_err() {
-                return self.pick_avoiding(avoid);
+                return self.pick(request);
             }
         }
     }
@@ -142,6 +151,12 @@ impl<T> Balancer<T> {
     /// Tells what has become of an endpoint. Of one that left the assignment it is ignored.
     pub fn report(&self, endpoint: &Arc<Endpoint<T>>, status: Status, now: Instant) {
         self.change(now, |state| state.report(endpoint, status));
+    }
+
+    /// Sets how much of its part an endpoint may take while it is ready: less while it starts slowly, nothing while it is
+    /// ejected. Of one that left the assignment it is ignored.
+    pub fn admit(&self, endpoint: &Arc<Endpoint<T>>, admission: Admission, now: Instant) {
+        self.change(now, |state| state.admit(endpoint, admission));
     }
 
     /// Takes a ready endpoint out until its transport reports on it, unless `connected` says that it is ready again: for a

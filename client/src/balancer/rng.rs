@@ -3,27 +3,12 @@
 //! The generator is wyrand (Wang Yi): a Weyl sequence whose state is hashed by one wide multiplication. Each thread steps
 //! a state of its own, so that threads share no cache line; a program of one thread repeats itself exactly. Not for secrets.
 
-use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-const STRIPES: usize = 16;
+use super::stripe::{STRIPES, stripe};
+
 const STEP: u64 = 0xa076_1d64_78bd_642f;
 const MIX: u64 = 0xe703_7ed1_a0b4_28db;
-
-thread_local! {
-    static STRIPE: Cell<usize> = const { Cell::new(usize::MAX) };
-}
-
-/// This thread's stripe: threads are numbered as they come.
-fn stripe() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    STRIPE.with(|mine| {
-        if mine.get() == usize::MAX {
-            mine.set(NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES);
-        }
-        mine.get()
-    })
-}
 
 /// A state on cache lines of its own (two: processors fetch them in pairs).
 #[derive(Debug)]
@@ -47,7 +32,13 @@ impl Rng {
     /// The next 64 bits. Two threads on one stripe may now and then see the same ones; nothing else can go wrong.
     #[inline]
     pub fn next(&self) -> u64 {
-        let state = &self.stripes[stripe()].0;
+        self.next_of(stripe())
+    }
+
+    /// The same, for a caller that knows its thread's stripe.
+    #[inline]
+    pub(super) fn next_of(&self, stripe: usize) -> u64 {
+        let state = &self.stripes[stripe].0;
         let at = state.load(Ordering::Relaxed).wrapping_add(STEP);
         state.store(at, Ordering::Relaxed);
         mix(at)

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Candidates, Endpoint, Pick, PickError, Rng, Strategy};
+use super::candidates::{Draws, Slots};
+use super::cell::{Cell, Chunks, cell};
+use super::chosen::{Chooser, Chosen, Seated};
+use super::stripe::Ledger;
+use super::{Endpoint, Member, PickError, RequestInfo};
 
 /// Picks that look for an endpoint that was not tried yet give up after so many draws.
 const DRAWS: usize = 8;
@@ -17,38 +21,56 @@ pub(super) struct Snapshot<T> {
     /// What to say when there are no routes, or too many requests.
     pub(super) empty: PickError,
     pub(super) overloaded: PickError,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) chosen: Chosen,
 }
 
 #[derive(Debug)]
 pub(super) struct Route<T> {
     until: u64,
     priority: u32,
-    candidates: Candidates,
-    /// In the candidates' order.
+    locality: Arc<Locality<T>>,
+}
+
+/// The usable endpoints of a locality, laid out for picking.
+#[derive(Debug)]
+pub(super) struct Locality<T> {
+    slots: Slots,
+    chooser: Chooser,
+    chunks: Arc<Chunks>,
+    /// In the slots' order.
     endpoints: Vec<Arc<Endpoint<T>>>,
+}
+
+impl<T> Locality<T> {
+    /// `None` without endpoints. Their weights are at least 1.
+    pub(super) fn new(chosen: &Chosen, chunks: Arc<Chunks>, endpoints: Vec<(Arc<Endpoint<T>>, u32)>) -> Option<Self> {
+        let cells = endpoints.iter().map(|(endpoint, weight)| (endpoint.seat.number(), *weight));
+        let slots = Slots::new(Arc::clone(&chunks), cells)?;
+        let members: Vec<_> = endpoints
+            .iter()
+            .map(|(it, weight)| Member { address: it.address(), weight: *weight, node: it.seated.clone() })
+            .collect();
+        let chooser = chosen.chooser(&members);
+        Some(Self { slots, chooser, chunks, endpoints: endpoints.into_iter().map(|(endpoint, _)| endpoint).collect() })
+    }
 }
 
 /// A locality that takes a share.
 pub(super) struct Taker<T> {
     pub(super) share: f64,
     pub(super) priority: u32,
-    pub(super) endpoints: Vec<(Arc<Endpoint<T>>, u32)>,
+    pub(super) locality: Arc<Locality<T>>,
 }
 
-/// Lays localities' shares out over 0..2³²; those without a share or without endpoints are left out.
-pub(super) fn routes<T>(takers: Vec<Taker<T>>) -> Vec<Route<T>> {
+/// Lays localities' shares out over 0..2³²; those without a share are left out.
+pub(super) fn routes<T>(takers: impl Iterator<Item = Taker<T>>) -> Vec<Route<T>> {
     let mut sum = 0.0;
-    let mut routes = Vec::with_capacity(takers.len());
-    for Taker { share, priority, endpoints } in takers {
-        let loads = endpoints.iter().map(|(endpoint, weight)| (Arc::clone(&endpoint.load), *weight)).collect();
-        if share <= 0.0 {
-            continue;
-        }
-        let Some(candidates) = Candidates::new(loads) else { continue };
+    let mut routes = Vec::new();
+    for Taker { share, priority, locality } in takers.filter(|taker| taker.share > 0.0) {
         sum += share;
         let until = (sum * (1u64 << 32) as f64) as u64;
-        let endpoints = endpoints.into_iter().map(|(endpoint, _)| endpoint).collect();
-        routes.push(Route { until, priority, candidates, endpoints });
+        routes.push(Route { until, priority, locality });
     }
     if let Some(last) = routes.last_mut() {
         last.until = 1 << 32;
@@ -56,64 +78,94 @@ pub(super) fn routes<T>(takers: Vec<Taker<T>>) -> Vec<Route<T>> {
     routes
 }
 
+/// Where in a snapshot a pick fell.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Drawn {
+    route: u32,
+    at: u32,
+    /// The one it was preferred to; itself if there was none.
+    over: u32,
+    pub(super) cell: u32,
+    pub(super) priority: u32,
+}
+
 impl<T> Snapshot<T> {
-    pub(super) fn new(empty: PickError, overloaded: PickError, limit: u32) -> Self {
-        Self { routes: Vec::new(), limit, empty, overloaded }
+    /// Chooses; the request is not counted yet.
+    #[inline]
+    pub(super) fn choose(&self, draws: Draws<'_>, request: &RequestInfo<'_>) -> Option<Drawn> {
+        let drawn = self.draw(draws, request)?;
+        if request.avoid.is_empty() { Some(drawn) } else { self.avoiding(drawn, draws, request) }
     }
 
     #[inline]
-    pub(super) fn pick(&self, strategy: &dyn Strategy, rng: &Rng) -> Result<Pick<T>, PickError> {
-        let (route, at) = self.draw(strategy, rng)?;
-        self.take(route, at)
-    }
-
-    /// As [`Snapshot::pick`], preferring endpoints that `avoid` does not name.
-    pub(super) fn pick_avoiding(
-        &self,
-        strategy: &dyn Strategy,
-        rng: &Rng,
-        avoid: &[std::net::SocketAddr],
-    ) -> Result<Pick<T>, PickError> {
-        let mut drawn = self.draw(strategy, rng)?;
-        for _ in 0..DRAWS {
-            if !avoid.contains(&drawn.0.candidates.address(drawn.1)) {
-                break;
-            }
-            drawn = self.draw(strategy, rng)?;
-        }
-        let (mut route, mut at) = drawn;
-        if avoid.contains(&route.candidates.address(at)) {
-            // Chance did not find one: look for any, near the shares' order.
-            let fresh = |route: &Route<T>| {
-                (0..route.endpoints.len()).find(|at| !avoid.contains(&route.candidates.address(*at)))
-            };
-            if let Some((other, found)) = self.routes.iter().find_map(|route| fresh(route).map(|at| (route, at))) {
-                (route, at) = (other, found);
-            }
-        }
-        self.take(route, at)
-    }
-
-    #[inline]
-    fn draw(&self, strategy: &dyn Strategy, rng: &Rng) -> Result<(&Route<T>, usize), PickError> {
+    fn draw(&self, draws: Draws<'_>, request: &RequestInfo<'_>) -> Option<Drawn> {
         let route = match self.routes.as_slice() {
-            [] => return Err(self.empty.clone()),
-            [only] => only,
+            [] => return None,
+            [_] => 0,
             routes => {
-                let at = rng.next() >> 32;
+                let at = self.chosen.affinity(request).unwrap_or_else(|| draws.rng.next_of(draws.stripe)) >> 32;
                 // The last one's part ends above every draw.
-                &routes[routes.partition_point(|route| route.until <= at)]
+                routes.partition_point(|route| route.until <= at)
             }
         };
-        Ok((route, strategy.choose(&route.candidates, rng)))
+        let locality = &self.routes[route].locality;
+        let choice = locality.chooser.choose(&locality.slots, draws, request);
+        Some(self.drawn(route, choice.at, choice.over.unwrap_or(choice.at)))
     }
 
     #[inline]
-    fn take(&self, route: &Route<T>, at: usize) -> Result<Pick<T>, PickError> {
-        let endpoint = &route.endpoints[at];
-        if !endpoint.breaker.enter(self.limit) {
-            return Err(self.overloaded.clone());
+    fn drawn(&self, route: usize, at: usize, over: usize) -> Drawn {
+        let Route { priority, locality, .. } = &self.routes[route];
+        Drawn {
+            route: route as u32,
+            at: at as u32,
+            over: over as u32,
+            cell: locality.slots.cell(at),
+            priority: *priority,
         }
-        Ok(Pick::new(Arc::clone(endpoint), route.priority))
+    }
+
+    /// Prefers endpoints that failed the request not yet.
+    #[cold]
+    fn avoiding(&self, mut drawn: Drawn, draws: Draws<'_>, request: &RequestInfo<'_>) -> Option<Drawn> {
+        let tried = |endpoint: &Endpoint<T>| request.avoid.contains(&endpoint.address());
+        for _ in 0..DRAWS {
+            if !tried(self.endpoint(drawn)) {
+                return Some(drawn);
+            }
+            drawn = self.draw(draws, request)?;
+        }
+        // Chance did not find one: look for any, near the shares' order.
+        let fresh = (0..).zip(&self.routes).find_map(|(route, Route { locality, .. })| {
+            let admits = |it: &Endpoint<T>| it.seat.cell().admission().admits(it.seat.cell().in_flight());
+            let at = locality.endpoints.iter().position(|endpoint| !tried(endpoint) && admits(endpoint))?;
+            Some(self.drawn(route, at, at))
+        });
+        Some(fresh.unwrap_or(drawn))
+    }
+
+    #[inline]
+    pub(super) fn endpoint(&self, drawn: Drawn) -> &Arc<Endpoint<T>> {
+        &self.routes[drawn.route as usize].locality.endpoints[drawn.at as usize]
+    }
+
+    /// The endpoint that the chosen one was preferred to.
+    pub(super) fn passed_over(&self, drawn: Drawn) -> Option<&Arc<Endpoint<T>>> {
+        let other = Drawn { at: drawn.over, ..drawn };
+        (drawn.over != drawn.at).then(|| self.endpoint(other))
+    }
+
+    #[inline]
+    pub(super) fn cell(&self, drawn: Drawn) -> &Cell {
+        cell(&self.routes[drawn.route as usize].locality.chunks, drawn.cell)
+    }
+
+    /// What the strategy wants to be told of requests at the endpoint.
+    #[inline]
+    pub(super) fn seated(&self, drawn: Drawn) -> Option<&Arc<dyn Seated>> {
+        match self.routes[drawn.route as usize].locality.chooser {
+            Chooser::LeastRequest => None,
+            Chooser::Other(_) => self.endpoint(drawn).seated.as_ref(),
+        }
     }
 }

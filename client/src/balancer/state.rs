@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::breaker::Breaker;
+use super::cell::{Admission, Cells};
+use super::chosen::Chosen;
 use super::ramp::Presence;
 use super::shares::{Stand, shares};
-use super::snapshot::{Snapshot, Taker, routes};
+use super::snapshot::{Locality, Snapshot, Taker, routes};
+use super::stripe::Ledger;
 use super::{Endpoint, PickError, Place, Status};
 use crate::load::LoadRecorder;
 use crate::xds::model::{AssignedEndpoint, Assignment, EndpointHealth, LocalityEndpoints, LocalityName};
@@ -23,7 +25,9 @@ pub(super) struct State<T> {
     assignment: Option<Arc<Assignment>>,
     entries: HashMap<SocketAddr, Entry<T>>,
     presence: HashMap<LocalityName, Presence>,
-    breaker: Arc<Breaker>,
+    ledger: Arc<Ledger>,
+    cells: Arc<Cells>,
+    chosen: Chosen,
     load: LoadRecorder,
     /// What to say without an assignment.
     nothing: PickError,
@@ -35,15 +39,37 @@ pub(super) struct State<T> {
 struct Entry<T> {
     endpoint: Arc<Endpoint<T>>,
     status: Status,
+    /// What it may take when it is ready.
+    admission: Admission,
+}
+
+impl<T> Entry<T> {
+    /// Whether it may take requests.
+    fn is_usable(&self) -> bool {
+        self.status == Status::Ready && self.admission != Admission::CLOSED
+    }
+
+    /// Whether it takes none, and nothing is under way that could soon change that.
+    fn is_dead(&self) -> bool {
+        matches!(self.status, Status::Down(_)) || self.admission == Admission::CLOSED
+    }
+
+    /// Tells picks.
+    fn settle(&self) {
+        let admission = if self.status == Status::Ready { self.admission } else { Admission::CLOSED };
+        self.endpoint.seat.cell().admit(admission);
+    }
 }
 
 impl<T: Default> State<T> {
-    pub(super) fn new(load: LoadRecorder) -> Self {
+    pub(super) fn new(chosen: Chosen, ledger: Arc<Ledger>, cells: Arc<Cells>, load: LoadRecorder) -> Self {
         Self {
             assignment: None,
             entries: HashMap::new(),
             presence: HashMap::new(),
-            breaker: Arc::new(Breaker::default()),
+            ledger,
+            cells,
+            chosen,
             load,
             nothing: PickError::NoAssignment,
             due: None,
@@ -67,10 +93,12 @@ impl<T: Default> State<T> {
                             endpoint: Arc::new(Endpoint::new(
                                 assigned.address,
                                 Arc::clone(&place),
-                                Arc::clone(&self.breaker),
+                                (self.cells.seat(), Arc::clone(&self.ledger)),
+                                self.chosen.seat(assigned.address),
                                 T::default(),
                             )),
                             status: Status::Idle,
+                            admission: Admission::OPEN,
                         },
                     };
                     self.entries.insert(assigned.address, entry);
@@ -96,6 +124,16 @@ impl<T> State<T> {
             && Arc::ptr_eq(&entry.endpoint, endpoint)
         {
             entry.status = status;
+            entry.settle();
+        }
+    }
+
+    pub(super) fn admit(&mut self, endpoint: &Arc<Endpoint<T>>, admission: Admission) {
+        if let Some(entry) = self.entries.get_mut(&endpoint.address())
+            && Arc::ptr_eq(&entry.endpoint, endpoint)
+        {
+            entry.admission = admission;
+            entry.settle();
         }
     }
 
@@ -130,12 +168,12 @@ impl<T> State<T> {
     pub(super) fn snapshot(&mut self, now: Instant) -> Snapshot<T> {
         let Some(assignment) = self.assignment.clone() else {
             self.due = None;
-            return Snapshot::new(self.nothing.clone(), self.nothing.clone(), u32::MAX);
+            return self.nothing();
         };
         let mut presence = std::mem::take(&mut self.presence);
         let stand = |locality: &LocalityEndpoints, presence: &mut HashMap<LocalityName, Presence>| {
-            let usable = self.healthy(locality).any(|(entry, _)| entry.status == Status::Ready);
-            let dead = self.healthy(locality).all(|(entry, _)| matches!(entry.status, Status::Down(_)));
+            let usable = self.healthy(locality).any(|(entry, _)| entry.is_usable());
+            let dead = self.healthy(locality).all(|(entry, _)| entry.is_dead());
             let presence = presence.entry(locality.locality.clone()).or_default();
             *presence = presence.observe(usable, dead, now, assignment.failback);
             Stand { weight: locality.weight, usable, fraction: presence.fraction(now, assignment.failback) }
@@ -151,14 +189,25 @@ impl<T> State<T> {
             (0u32..).zip(assignment.priorities.iter().zip(shares(&stands))).flat_map(|(priority, (tier, shares))| {
                 tier.iter().zip(shares).map(move |(locality, share)| (priority, locality, share))
             });
-        let takers =
-            takers.map(|(priority, locality, share)| Taker { share, priority, endpoints: self.ready(locality) });
-        let cluster = || Arc::clone(&assignment.cluster);
+        let takers = takers.filter_map(|(priority, locality, share)| {
+            let locality = Locality::new(&self.chosen, self.cells.chunks(), self.usable(locality))?;
+            Some(Taker { share, priority, locality: Arc::new(locality) })
+        });
         let limit = assignment.max_requests.unwrap_or(u32::MAX);
-        let mut snapshot =
-            Snapshot::new(self.why_nothing(&assignment), PickError::Overloaded { cluster: cluster(), limit }, limit);
-        snapshot.routes = routes(takers.collect());
+        let overloaded = PickError::Overloaded { cluster: Arc::clone(&assignment.cluster), limit };
+        let mut snapshot = self.empty(self.why_nothing(&assignment), overloaded, limit);
+        snapshot.routes = routes(takers);
         snapshot
+    }
+
+    /// What picks read before anything is known.
+    pub(super) fn nothing(&self) -> Snapshot<T> {
+        self.empty(self.nothing.clone(), self.nothing.clone(), u32::MAX)
+    }
+
+    fn empty(&self, empty: PickError, overloaded: PickError, limit: u32) -> Snapshot<T> {
+        let (ledger, chosen) = (Arc::clone(&self.ledger), self.chosen.clone());
+        Snapshot { routes: Vec::new(), limit, empty, overloaded, ledger, chosen }
     }
 
     fn healthy<'a>(
@@ -169,9 +218,9 @@ impl<T> State<T> {
         healthy.filter_map(|assigned| Some((self.entries.get(&assigned.address)?, assigned)))
     }
 
-    fn ready(&self, locality: &LocalityEndpoints) -> Vec<(Arc<Endpoint<T>>, u32)> {
-        let ready = self.healthy(locality).filter(|(entry, _)| entry.status == Status::Ready);
-        ready.map(|(entry, assigned)| (Arc::clone(&entry.endpoint), assigned.weight.max(1))).collect()
+    fn usable(&self, locality: &LocalityEndpoints) -> Vec<(Arc<Endpoint<T>>, u32)> {
+        let usable = self.healthy(locality).filter(|(entry, _)| entry.is_usable());
+        usable.map(|(entry, assigned)| (Arc::clone(&entry.endpoint), assigned.weight.max(1))).collect()
     }
 
     /// What to say if nothing is ready.

@@ -1,16 +1,20 @@
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use proptest::prelude::*;
+use proptest::prelude::{ProptestConfig, proptest};
 use tokio::time::Instant;
 
-use super::{Balancer, LeastRequest, PickError, Status};
+use super::{
+    Admission, Balancer, Candidates, Choice, Cost, End, LeastRequest, Member, Outcome, PickError, RequestInfo, Status,
+    Strategy,
+};
 use crate::xds::model::{AssignedEndpoint, Assignment, EndpointHealth, Failback, LocalityEndpoints, LocalityName};
 
 /// Localities as (name, weight, endpoints as (port, weight, health)), by priority.
 type Shape<'a> = &'a [&'a [(&'a str, u32, &'a [(u16, u32, EndpointHealth)])]];
 
+const ANY: RequestInfo<'_> = RequestInfo { hash: None, cost: Cost { first: 0, rest: 0 }, prefix: &[], avoid: &[] };
 const OK: EndpointHealth = EndpointHealth::Healthy;
 const FAILBACK: Failback = Failback { ramp: Duration::from_secs(10), hold_down: Duration::from_secs(3) };
 
@@ -67,7 +71,7 @@ fn down() -> Status {
 fn shares_of(balancer: &Balancer, ports: &[u16], n: u32) -> Vec<f64> {
     let mut seen = vec![0u32; ports.len()];
     for _ in 0..n {
-        let port = balancer.pick().unwrap().endpoint().address().port();
+        let port = balancer.pick(&ANY).unwrap().endpoint().address().port();
         seen[ports.iter().position(|p| *p == port).unwrap()] += 1;
     }
     seen.iter().map(|n_i| f64::from(*n_i) / f64::from(n)).collect()
@@ -89,7 +93,7 @@ async fn weights_of_localities_and_endpoints_are_kept() {
 async fn only_ready_and_healthy_endpoints_are_picked() {
     let (draining, unhealthy) = (EndpointHealth::Draining, EndpointHealth::Unhealthy);
     let balancer = balancer(&[&[("a", 1, &[(1, 1, OK), (2, 1, draining), (3, 1, unhealthy), (4, 1, OK)])]]);
-    assert_eq!(balancer.pick().unwrap_err(), PickError::Connecting { cluster: "checkout".into() });
+    assert_eq!(balancer.pick(&ANY).unwrap_err(), PickError::Connecting { cluster: "checkout".into() });
     assert_eq!(balancer.wanted().len(), 2, "nobody connects to what may take nothing");
     report(&balancer, 1, &Status::Ready);
     near(&shares_of(&balancer, &[1], 100), &[1.0]);
@@ -101,12 +105,12 @@ async fn only_ready_and_healthy_endpoints_are_picked() {
 #[tokio::test(start_paused = true)]
 async fn errors_say_why() {
     let balancer = Balancer::<()>::new(LeastRequest, 1);
-    assert_eq!(balancer.pick().unwrap_err(), PickError::NoAssignment);
+    assert_eq!(balancer.pick(&ANY).unwrap_err(), PickError::NoAssignment);
     balancer.assign(Arc::new(assignment(&[&[("a", 1, &[(1, 1, EndpointHealth::Unhealthy)])]])), Instant::now());
-    assert_eq!(balancer.pick().unwrap_err().to_string(), "cluster checkout: no healthy endpoint among 1");
+    assert_eq!(balancer.pick(&ANY).unwrap_err().to_string(), "cluster checkout: no healthy endpoint among 1");
     balancer.assign(Arc::new(assignment(&[&[("a", 1, &[(1, 1, OK)])]])), Instant::now());
     report(&balancer, 1, &down());
-    let text = balancer.pick().unwrap_err().to_string();
+    let text = balancer.pick(&ANY).unwrap_err().to_string();
     assert_eq!(text, "cluster checkout: connections to all 1 backends failing; last error: refused");
 }
 
@@ -114,12 +118,12 @@ async fn errors_say_why() {
 async fn the_next_priority_takes_over_when_one_is_dead() {
     let balancer = balancer(&[&[("a", 1, &[(1, 1, OK)])], &[("b", 7, &[(2, 1, OK)]), ("c", 3, &[(3, 1, OK)])]]);
     all_ready(&balancer);
-    assert_eq!(balancer.pick().unwrap().priority(), 0);
+    assert_eq!(balancer.pick(&ANY).unwrap().priority(), 0);
     report(&balancer, 1, &Status::Connecting);
     near(&shares_of(&balancer, &[2, 3], 20_000), &[0.7, 0.3]);
-    assert_eq!(balancer.pick().unwrap().priority(), 1);
+    assert_eq!(balancer.pick(&ANY).unwrap().priority(), 1);
     report(&balancer, 1, &Status::Ready);
-    assert_eq!(balancer.pick().unwrap().priority(), 0, "a connection that was replaced is no death");
+    assert_eq!(balancer.pick(&ANY).unwrap().priority(), 0, "a connection that was replaced is no death");
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,9 +152,9 @@ async fn a_returning_locality_is_used_at_once_if_it_is_all_there_is() {
     all_ready(&balancer);
     report(&balancer, 1, &down());
     report(&balancer, 2, &down());
-    assert!(matches!(balancer.pick(), Err(PickError::Unreachable { healthy: 2, .. })));
+    assert!(matches!(balancer.pick(&ANY), Err(PickError::Unreachable { healthy: 2, .. })));
     report(&balancer, 2, &Status::Ready);
-    assert_eq!(balancer.pick().unwrap().priority(), 1);
+    assert_eq!(balancer.pick(&ANY).unwrap().priority(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -158,22 +162,22 @@ async fn requests_in_flight_count_and_survive_a_new_assignment() {
     let shape: Shape = &[&[("a", 1, &[(1, 1, OK), (2, 1, OK)])]];
     let balancer = balancer(shape);
     all_ready(&balancer);
-    let held: Vec<_> = (0..10).map(|_| balancer.pick().unwrap()).collect();
+    let held: Vec<_> = (0..10).map(|_| balancer.pick(&ANY).unwrap()).collect();
     let at = |port| held.iter().filter(|p| p.endpoint().address() == address(port)).count();
     assert_eq!((at(1), at(2)), (5, 5), "two choices of two even out exactly");
     balancer.assign(Arc::new(assignment(&[&[("b", 1, &[(1, 1, OK), (2, 1, OK), (3, 1, OK)])]])), Instant::now());
     report(&balancer, 3, &Status::Ready);
-    let first = balancer.pick().unwrap();
+    let first = balancer.pick(&ANY).unwrap();
     assert_eq!(&*first.endpoint().place().locality.zone, "b");
-    let more: Vec<_> = (0..4).map(|_| balancer.pick().unwrap()).collect();
+    let more: Vec<_> = (0..4).map(|_| balancer.pick(&ANY).unwrap()).collect();
     let third = more.iter().chain([&first]).filter(|p| p.endpoint().address() == address(3)).count();
     assert!(third >= 2, "the empty one attracts: {third}");
     let one = Arc::clone(held[0].endpoint());
     let before = one.in_flight();
     drop(held);
     assert_eq!(one.in_flight(), before - 5);
-    more.into_iter().next().unwrap().failure();
-    first.success();
+    more.into_iter().next().unwrap().finish(Outcome::Failure, None, None);
+    first.finish(Outcome::Success, None, None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -182,11 +186,11 @@ async fn the_breaker_opens_at_its_limit() {
     let limited = Assignment { max_requests: Some(2), ..assignment(&[&[("a", 1, &[(1, 1, OK)])]]) };
     balancer.assign(Arc::new(limited), Instant::now());
     all_ready(&balancer);
-    let held = (balancer.pick().unwrap(), balancer.pick().unwrap());
-    assert_eq!(balancer.pick().unwrap_err(), PickError::Overloaded { cluster: "checkout".into(), limit: 2 });
+    let held = (balancer.pick(&ANY).unwrap(), balancer.pick(&ANY).unwrap());
+    assert_eq!(balancer.pick(&ANY).unwrap_err(), PickError::Overloaded { cluster: "checkout".into(), limit: 2 });
     drop(held);
-    let pick = balancer.pick().unwrap();
-    assert_eq!(pick.endpoint().breaker.open(), 1);
+    let pick = balancer.pick(&ANY).unwrap();
+    assert_eq!(pick.endpoint().ledger.open(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,9 +198,15 @@ async fn a_retry_goes_to_another_endpoint_if_there_is_one() {
     let balancer = balancer(&[&[("a", 99, &[(1, 1000, OK), (2, 1, OK)]), ("b", 1, &[(3, 1, OK)])]]);
     all_ready(&balancer);
     for _ in 0..200 {
-        assert_eq!(balancer.pick_avoiding(&[address(1), address(3)]).unwrap().endpoint().address(), address(2));
+        assert_eq!(
+            balancer.pick(&RequestInfo { avoid: &[address(1), address(3)], ..ANY }).unwrap().endpoint().address(),
+            address(2)
+        );
     }
-    assert!(balancer.pick_avoiding(&[address(1), address(2), address(3)]).is_ok(), "else one that was tried");
+    assert!(
+        balancer.pick(&RequestInfo { avoid: &[address(1), address(2), address(3)], ..ANY }).is_ok(),
+        "else one that was tried"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,7 +214,7 @@ async fn who_waits_is_served_when_an_endpoint_is_ready_or_told_when_none_will_be
     let balancer = Arc::new(balancer(&[&[("a", 1, &[(1, 1, OK)])]]));
     let wait = || {
         let balancer = Arc::clone(&balancer);
-        tokio::spawn(async move { balancer.ready(&[]).await.map(|pick| pick.endpoint().address()) })
+        tokio::spawn(async move { balancer.ready(&ANY).await.map(|pick| pick.endpoint().address()) })
     };
     let waiting = wait();
     tokio::task::yield_now().await;
@@ -244,8 +254,9 @@ fn picks_from_many_threads_leave_nothing_in_flight() {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for i in 0..5000 {
-                        let pick = balancer.pick_avoiding(&[]).unwrap();
-                        if i % 2 == 0 { pick.success() } else { drop(pick) }
+                        let pick = balancer.pick(&ANY).unwrap();
+                        let pick = if i % 3 == 0 { pick.hold() } else { pick };
+                        if i % 2 == 0 { pick.finish(Outcome::Success, None, None) } else { drop(pick) }
                     }
                 });
             }
@@ -258,7 +269,7 @@ fn picks_from_many_threads_leave_nothing_in_flight() {
         assert!(endpoints.iter().all(|e| e.in_flight() == 0));
         assert_eq!(endpoints.iter().map(|e| e.outcomes().0).sum::<u64>(), 4 * 2500);
         all_ready(&balancer);
-        assert_eq!(balancer.pick().unwrap().endpoint().breaker.open(), 1);
+        assert_eq!(balancer.pick(&ANY).unwrap().endpoint().ledger.open(), 1);
     });
 }
 
@@ -272,10 +283,97 @@ proptest! {
             let balancer = Balancer::<()>::new(LeastRequest, seed);
             balancer.assign(Arc::new(assignment(&[&[("a", 1, &endpoints)]])), Instant::now());
             all_ready(&balancer);
-            let held: Vec<_> = (0..u32::from(n) * 20).map(|_| balancer.pick().unwrap()).collect();
+            let held: Vec<_> = (0..u32::from(n) * 20).map(|_| balancer.pick(&ANY).unwrap()).collect();
             let most = held.iter().map(|p| p.endpoint().in_flight()).max().unwrap();
             // One choice would reach 20 + √(2·20·ln n) ≈ 31 here; two stay within log log n, however many are held.
             assert!(most <= 24, "{most}");
         });
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_start_takes_its_fraction_and_an_ejected_endpoint_nothing() {
+    let balancer = balancer(&[&[("a", 1, &[(1, 1, OK), (2, 1, OK), (3, 2, OK)])]]);
+    all_ready(&balancer);
+    let third = balancer.wanted().into_iter().find(|e| e.address() == address(3)).unwrap();
+    balancer.admit(&third, Admission::fraction(0.25), Instant::now());
+    near(&shares_of(&balancer, &[1, 2, 3], 20_000), &[0.4, 0.4, 0.2]);
+    let held: Vec<_> = (0..500).map(|_| balancer.pick(&ANY).unwrap()).collect();
+    assert!((90..=110).contains(&third.in_flight()), "{}: under load as well", third.in_flight());
+    drop(held);
+    balancer.admit(&third, Admission::CLOSED, Instant::now());
+    near(&shares_of(&balancer, &[1, 2, 3], 20_000), &[0.5, 0.5, 0.0]);
+    balancer.admit(&third, Admission::ONE_AT_A_TIME, Instant::now());
+    let held: Vec<_> = (0..50).map(|_| balancer.pick(&ANY).unwrap()).collect();
+    assert_eq!(third.in_flight(), 1);
+    drop(held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_locality_whose_endpoints_are_all_ejected_is_dead() {
+    let balancer = balancer(&[&[("a", 1, &[(1, 1, OK)])], &[("b", 1, &[(2, 1, OK)])]]);
+    all_ready(&balancer);
+    for endpoint in balancer.wanted().iter().filter(|e| e.address() == address(1)) {
+        balancer.admit(endpoint, Admission::CLOSED, Instant::now());
+    }
+    assert_eq!(balancer.pick(&ANY).unwrap().priority(), 1);
+}
+
+/// Sends everything to the endpoint of the greatest port, and remembers what it was told.
+#[derive(Debug, Default)]
+struct Greatest {
+    told: Arc<Mutex<Vec<String>>>,
+}
+
+impl Strategy for Greatest {
+    type Node = SocketAddr;
+    type Table = usize;
+
+    fn node(&self, address: SocketAddr) -> SocketAddr {
+        address
+    }
+
+    fn table(&self, members: &[Member<SocketAddr>]) -> usize {
+        (0..members.len()).max_by_key(|at| members[*at].node.port()).unwrap()
+    }
+
+    fn choose(&self, _: &Candidates<'_, SocketAddr>, greatest: &usize, _: &RequestInfo<'_>) -> Choice {
+        Choice { at: *greatest, over: None }
+    }
+
+    fn affinity(&self, request: &RequestInfo<'_>) -> Option<u64> {
+        request.hash
+    }
+
+    fn started(&self, node: &SocketAddr, request: &RequestInfo<'_>) {
+        self.told.lock().unwrap().push(format!("start {} {}", node.port(), request.cost.rest));
+    }
+
+    fn answered(&self, node: &SocketAddr, after: Duration, _: Cost) {
+        self.told.lock().unwrap().push(format!("first {} {after:?}", node.port()));
+    }
+
+    fn ended(&self, node: &SocketAddr, end: &End<'_>) {
+        let End { outcome, cost, answered, .. } = end;
+        self.told.lock().unwrap().push(format!("end {} {outcome:?} {} {answered}", node.port(), cost.rest));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_strategy_of_ones_own_chooses_and_is_told() {
+    let told = Arc::default();
+    let balancer = Balancer::<()>::new(Greatest { told: Arc::clone(&told) }, 1);
+    balancer.assign(
+        Arc::new(assignment(&[&[("a", 1, &[(1, 1, OK), (9, 1, OK), (4, 1, OK)]), ("b", 1, &[(3, 1, OK)])]])),
+        Instant::now(),
+    );
+    all_ready(&balancer);
+    let ask = RequestInfo { hash: Some(0), cost: Cost { first: 0, rest: 5 }, ..ANY };
+    let mut pick = balancer.pick(&ask).unwrap().hold();
+    pick.answered(Duration::from_secs(1));
+    pick.answered(Duration::from_secs(2));
+    pick.finish(Outcome::Success, None, None);
+    drop(balancer.pick(&RequestInfo { hash: Some(u64::MAX), ..ANY }).unwrap());
+    let expected = ["start 9 5", "first 9 1s", "end 9 Success 5 true", "start 3 0", "end 3 Cancelled 0 false"];
+    assert_eq!(*told.lock().unwrap(), expected);
 }

@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::RecvStream;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Code, Status};
@@ -30,7 +31,7 @@ impl ResponseBody {
     fn fail(&mut self, failed: impl FnOnce(&Attempt) -> Status) -> Option<Result<Frame<Bytes>, Status>> {
         let attempt = self.attempt.take()?;
         let status = failed(&attempt);
-        attempt.finish(status.code());
+        attempt.finish(status.code(), &HeaderMap::new());
         Some(Err(status))
     }
 
@@ -71,14 +72,15 @@ impl Body for ResponseBody {
                 if let Some(trailers) = frame.trailers_ref()
                     && let Some(attempt) = this.attempt.take()
                 {
-                    attempt.finish(Status::from_header_map(trailers).map_or(Code::Unknown, |status| status.code()));
+                    let code = Status::from_header_map(trailers).map_or(Code::Unknown, |status| status.code());
+                    attempt.finish(code, trailers);
                 }
                 Some(Ok(frame))
             }
             Some(Err(error)) => this.fail(|attempt| error::broken(&error, &attempt.picked)),
             None => {
                 if let Some(attempt) = this.attempt.take() {
-                    attempt.finish(Code::Unknown);
+                    attempt.finish(Code::Unknown, &HeaderMap::new());
                 }
                 None
             }

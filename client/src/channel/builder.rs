@@ -6,7 +6,7 @@ use rand::RngExt as _;
 
 use super::{Channel, Options};
 use crate::ads::XdsClient;
-use crate::balancer::Strategy;
+use crate::balancer::Chosen;
 use crate::connection::Dial;
 use crate::xds::bootstrap::{Bootstrap, BootstrapError};
 use crate::xds::target::{Target, TargetError};
@@ -61,8 +61,8 @@ impl Builder {
 
     /// How an endpoint of a locality is chosen; power of two choices by least requests unless said otherwise.
     #[must_use]
-    pub fn strategy(mut self, strategy: impl Strategy) -> Self {
-        self.options.strategy = Box::new(strategy);
+    pub fn strategy(mut self, strategy: impl Into<Chosen>) -> Self {
+        self.options.strategy = strategy.into();
         self
     }
 

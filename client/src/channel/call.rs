@@ -18,9 +18,10 @@ use tonic::{Code, Status, body::Body};
 use super::driver::Policy;
 use super::upload::Upload;
 use super::{CallObserver, Core, Failure, Picked, ResponseBody, deadline, error};
-use crate::balancer::Pick;
+use crate::balancer::{Outcome, Pick, RequestInfo};
 use crate::connection::{Owed, Slot};
 use crate::load::LocalityLoad;
+use crate::orca::OrcaReport;
 use crate::xds::model::Retry;
 
 /// Transparent retries of one call. Each means that an endpoint had just died; so many at once mean something else.
@@ -36,6 +37,7 @@ pub(super) struct Attempt {
     pick: Pick<Slot>,
     reported: Reported,
     owed: Option<Owed>,
+    begun: Instant,
     pub(super) picked: Picked,
 }
 
@@ -58,10 +60,16 @@ impl Drop for Reported {
 }
 
 impl Attempt {
-    /// The attempt has ended with this status.
-    pub(super) fn finish(mut self, code: Code) {
+    /// The first byte of the answer has come.
+    pub(super) fn answered(&mut self) {
+        self.pick.answered(self.begun.elapsed());
+    }
+
+    /// The attempt has ended with this status; `trailers` may tell the server's load.
+    pub(super) fn finish(mut self, code: Code, trailers: &HeaderMap) {
         self.reported.finish(code == Code::Ok);
-        if error::is_the_endpoints_fault(code) { self.pick.failure() } else { self.pick.success() }
+        let outcome = if error::is_the_endpoints_fault(code) { Outcome::Failure } else { Outcome::Success };
+        self.pick.finish(outcome, Some(self.begun.elapsed()), OrcaReport::of(trailers).as_ref());
     }
 
     pub(super) fn out_of_time(&self) -> Status {
@@ -136,7 +144,7 @@ impl Call {
                     let Some(wait) = wait.filter(|_| self.restart()) else {
                         return Ok(self.respond(response, attempt, code));
                     };
-                    attempt.finish(code.unwrap_or(Code::Unknown));
+                    attempt.finish(code.unwrap_or(Code::Unknown), response.headers());
                     drop(response);
                     retries += 1;
                     self.tried.push(address);
@@ -162,8 +170,8 @@ impl Call {
     }
 
     async fn pick(&mut self) -> Result<Attempt, Status> {
-        let pick = match self.core.balancer.ready(&self.tried).await {
-            Ok(pick) => pick,
+        let pick = match self.core.balancer.ready(&RequestInfo { avoid: &self.tried, ..RequestInfo::default() }).await {
+            Ok(pick) => pick.hold(),
             Err(why) => return Err(error::no_endpoint(&self.core.service, why)),
         };
         self.attempts += 1;
@@ -181,7 +189,7 @@ impl Call {
             load.started();
         }
         self.picked = Some(picked.clone());
-        Ok(Attempt { pick, reported: Reported(place.load.clone()), owed: None, picked })
+        Ok(Attempt { pick, reported: Reported(place.load.clone()), owed: None, begun: Instant::now(), picked })
     }
 
     /// Sends the request and waits for the head of its response.
@@ -217,6 +225,7 @@ impl Call {
         });
         match answer.await {
             Ok(Ok(response)) => {
+                attempt.answered();
                 self.finish_upload(stream);
                 Ok((response, attempt))
             }
@@ -240,7 +249,7 @@ impl Call {
     }
 
     fn failed(attempt: Attempt, status: Status, untouched: bool, repeatable: bool) -> Failed {
-        attempt.finish(status.code());
+        attempt.finish(status.code(), &HeaderMap::new());
         Failed { status, untouched, repeatable }
     }
 
@@ -295,7 +304,7 @@ impl Call {
         head.extensions.insert(attempt.picked.clone());
         let attempt = match code {
             Some(code) => {
-                attempt.finish(code);
+                attempt.finish(code, &head.headers);
                 None
             }
             None => Some(attempt),
@@ -307,7 +316,7 @@ impl Call {
         let service = &self.core.service;
         let what = match &self.picked {
             Some(picked) => format!("{service}: no answer from {} before the deadline", picked.address),
-            None => match self.core.balancer.pick() {
+            None => match self.core.balancer.pick(&RequestInfo::default()) {
                 Err(why) => format!("{service}: the deadline passed before an endpoint was ready: {why}"),
                 Ok(_) => format!("{service}: the deadline passed before an endpoint was ready"),
             },

@@ -29,7 +29,7 @@ pub use self::picked::{CallObserver, Picked};
 
 use self::budget::Budget;
 use self::driver::{AbortOnDrop, Policy};
-use crate::balancer::{Balancer, LeastRequest, Strategy};
+use crate::balancer::{Balancer, Chosen, RequestInfo};
 use crate::connection::{Dial, Pool, Slot, Tcp};
 use crate::load::LoadRecorder;
 use crate::xds::model::Resolution;
@@ -60,7 +60,7 @@ pub struct Options {
     /// Where connections come from.
     pub dial: Arc<dyn Dial>,
     /// Which endpoint of a locality takes a request.
-    pub strategy: Box<dyn Strategy>,
+    pub strategy: Chosen,
     /// The start of all random choices.
     pub seed: u64,
     /// Where calls are counted for load reports.
@@ -70,7 +70,7 @@ pub struct Options {
 impl Options {
     /// TCP, power of two choices, and reports that nobody reads.
     pub fn new(seed: u64) -> Self {
-        Self { dial: Arc::new(Tcp), strategy: Box::new(LeastRequest), seed, load: LoadRecorder::new() }
+        Self { dial: Arc::new(Tcp), strategy: Chosen::default(), seed, load: LoadRecorder::new() }
     }
 }
 
@@ -121,7 +121,7 @@ impl Channel {
     /// # Errors
     /// UNAVAILABLE, with the service and the reason.
     pub async fn ready(&self) -> Result<(), tonic::Status> {
-        match self.core.balancer.ready(&[]).await {
+        match self.core.balancer.ready(&RequestInfo::default()).await {
             Ok(_pick) => Ok(()),
             Err(error) => Err(error::no_endpoint(&self.core.service, error)),
         }
