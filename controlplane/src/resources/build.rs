@@ -26,20 +26,38 @@ fn unnamed(kind: Kind, asked: &Arc<str>, class: ClientClass) -> Lookup {
     let listener = server::listener(asked, class).filter(|_| kind == Kind::Lds);
     listener.map_or_else(
         || absent(kind, asked, class),
-        |listener| Lookup::Present(Encoded::new(kind, asked.clone(), listener.encode_to_vec())),
+        |listener| Lookup::Present(Encoded::new(kind, asked.clone(), &listener.encode_to_vec())),
     )
 }
 
-/// What stands for a resource that does not exist. Only a Cluster is left out: no route leads to it.
+/// Known not to exist, with what stands for it. Only a Cluster is left out: no route leads to it.
 #[must_use]
 pub fn absent(kind: Kind, asked: &Arc<str>, class: ClientClass) -> Lookup {
     let bytes = match kind {
-        Kind::Cds => return Lookup::Absent,
+        Kind::Cds => return Lookup::Absent(None),
         Kind::Eds => endpoints::absent(asked).encode_to_vec(),
         Kind::Lds => listener::absent(asked, class).encode_to_vec(),
         Kind::Rds => route::absent(asked, class).encode_to_vec(),
     };
-    Lookup::Present(Encoded::new(kind, asked.clone(), bytes))
+    Lookup::Absent(Some(Encoded::new(kind, asked.clone(), &bytes)))
+}
+
+/// Whether two states of a service come to the same resource of `kind`, as far as can be seen without building it.
+#[must_use]
+pub fn is_unmoved(kind: Kind, before: &Served, now: &Served) -> bool {
+    match (before, now) {
+        (Served::NotYet, Served::NotYet) | (Served::Absent, Served::Absent) => true,
+        (Served::Present(before), Served::Present(now)) => {
+            // Field by field, so that a new one must be thought of here.
+            let ServedService { port, plan, endpoints, policy } = &**before;
+            let same_service = *port == now.port && *policy == now.policy;
+            match kind {
+                Kind::Cds | Kind::Lds | Kind::Rds => same_service,
+                Kind::Eds => same_service && *plan == now.plan && *endpoints == now.endpoints,
+            }
+        }
+        _ => false,
+    }
 }
 
 fn present(kind: Kind, asked: &Arc<str>, name: &ResourceName, service: &ServedService, class: ClientClass) -> Encoded {
@@ -50,5 +68,5 @@ fn present(kind: Kind, asked: &Arc<str>, name: &ResourceName, service: &ServedSe
         Kind::Lds => listener::present(asked, canonical(Kind::Rds)).encode_to_vec(),
         Kind::Rds => route::present(asked, canonical(Kind::Cds), &service.policy, class).encode_to_vec(),
     };
-    Encoded::new(kind, asked.clone(), bytes)
+    Encoded::new(kind, asked.clone(), &bytes)
 }

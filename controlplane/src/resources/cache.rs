@@ -1,6 +1,8 @@
-//! Encodes each resource once per key, and hands the same bytes to every stream that needs them.
+//! Builds and encodes each resource once per key, keeps it current while somebody watches it, and tells exactly those
+//! who do when its content changes.
 //!
-//! An entry lives as long as somebody holds its bytes: the cache itself keeps nothing alive.
+//! A *topic* is one question to the catalog and every resource that is made from its answer. A change of the answer
+//! costs one build for each of those resources that it may concern, and one call for each watcher of those that differ.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,134 +10,244 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use portolan_topology::names::Locality;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::build::build;
+use super::build::{build, is_unmoved};
 use super::class::ClientClass;
 use super::name::ResourceName;
-use super::{Encoded, Inner, Kind, Lookup};
-use crate::catalog::served::{Served, ServedService};
+use super::{Kind, Lookup};
+use crate::catalog::served::{Catalog, Query, Served};
 
-/// Dead entries are swept when the map has grown to twice what lived after the last sweep, and never below this.
-const SWEEP_AT_LEAST: usize = 256;
-
-/// Encoded resources by (kind, name, client's place, client's class).
-#[derive(Debug, Default)]
-pub struct EncodedCache {
-    entries: Mutex<Entries>,
-    encodes: AtomicU64,
+/// Somebody who wants to hear of changes. It is called from the task that made the change: it must not wait.
+pub trait Watcher: Send + Sync + 'static {
+    /// The resource `name` of `kind` is `lookup` from now on.
+    fn changed(&self, kind: Kind, name: &Arc<str>, lookup: Lookup);
 }
 
-#[derive(Debug, Default)]
-struct Entries {
-    by_key: HashMap<Key, Entry>,
-    sweep_at: usize,
+/// Encoded resources by (kind, name, client's place, client's class). Clones are the same cache.
+#[derive(Clone)]
+pub struct ResourceCache {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    catalog: Arc<dyn Catalog>,
+    topics: Mutex<HashMap<Query, Arc<Topic>>>,
+    encodes: AtomicU64,
+    watches: AtomicU64,
+}
+
+struct Topic {
+    query: Query,
+    cache: Weak<Shared>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// `None` until somebody has asked the catalog.
+    source: Option<Source>,
+    resources: HashMap<Key, Resource>,
+    /// Nobody watched it any more, and it is in the cache no longer.
+    closed: bool,
+}
+
+struct Source {
+    latest: Served,
+    _follower: AbortOnDropHandle<()>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     kind: Kind,
     name: Arc<str>,
-    client: Locality,
     class: ClientClass,
 }
 
-#[derive(Debug)]
-struct Entry {
-    /// What it was made from. Weak, but it keeps the address from being given to another.
-    source: Source,
-    encoded: Weak<Inner>,
+struct Resource {
+    parsed: ResourceName,
+    current: Lookup,
+    watchers: HashMap<u64, Arc<dyn Watcher>>,
 }
 
-#[derive(Debug, Clone)]
-enum Source {
-    Absent,
-    Present(Weak<ServedService>),
+/// A resource that somebody wants.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name, as asked.
+    pub name: &'a Arc<str>,
+    /// Where the client is.
+    pub client: &'a Locality,
+    /// What the client is.
+    pub class: ClientClass,
 }
 
-impl Source {
-    fn of(served: &Served) -> Option<Self> {
-        match served {
-            Served::NotYet => None,
-            Served::Absent => Some(Self::Absent),
-            Served::Present(service) => Some(Self::Present(Arc::downgrade(service))),
-        }
-    }
-
-    fn is(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Absent, Self::Absent) => true,
-            (Self::Present(a), Self::Present(b)) => Weak::ptr_eq(a, b),
-            _ => false,
-        }
-    }
+/// Keeps a watcher informed until it is dropped.
+pub struct Watch {
+    topic: Arc<Topic>,
+    key: Key,
+    number: u64,
 }
 
-impl EncodedCache {
-    /// The resource `asked` of `kind` for a client of `class` at `client`, given what the catalog serves it.
+impl ResourceCache {
+    /// A cache of what `catalog` comes to.
     #[must_use]
-    pub fn get(
-        &self,
-        kind: Kind,
-        asked: &Arc<str>,
-        name: Option<&ResourceName>,
-        served: &Served,
-        client: &Locality,
-        class: ClientClass,
-    ) -> Lookup {
-        // Not worth an entry: nothing to encode, or a name that only a confused client asks for.
-        let (Some(_), Some(source)) = (name, Source::of(served)) else {
-            return build(kind, asked, name, served, class);
+    pub fn new(catalog: Arc<dyn Catalog>) -> Self {
+        let shared =
+            Shared { catalog, topics: Mutex::default(), encodes: AtomicU64::new(0), watches: AtomicU64::new(0) };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// What `wanted` is now. `watcher` hears of every change from then on, until the [`Watch`] is dropped. `None`
+    /// instead of one: no service has such a name, so that nothing will change.
+    pub fn watch(&self, wanted: Wanted<'_>, watcher: &Arc<dyn Watcher>) -> (Lookup, Option<Watch>) {
+        let Wanted { kind, name, client, class } = wanted;
+        let Ok(parsed) = name.parse::<ResourceName>() else {
+            return (build(kind, name, None, &Served::Absent, class), None);
         };
+        let query = parsed.query(client.clone());
         // All classes get the same endpoints.
-        let shared_by = if kind == Kind::Eds { ClientClass::Unknown } else { class };
-        let key = Key { kind, name: asked.clone(), client: client.clone(), class: shared_by };
-        let mut entries = self.entries.lock();
-        let before = entries.by_key.get(&key).and_then(|entry| {
-            let encoded = entry.encoded.upgrade().map(Encoded)?;
-            Some((entry.source.is(&source), encoded))
-        });
-        if let Some((true, encoded)) = before {
-            return Lookup::Present(encoded);
+        let class = if kind == Kind::Eds { ClientClass::Unknown } else { class };
+        let key = Key { kind, name: name.clone(), class };
+        loop {
+            let topic = self.shared.topic(&query);
+            let mut state = topic.state.lock();
+            if state.closed {
+                continue;
+            }
+            let served = state.source.get_or_insert_with(|| topic.ask(&self.shared)).latest.clone();
+            let resource = state.resources.entry(key.clone()).or_insert_with(|| {
+                let current = self.shared.build(&key, &parsed, &served);
+                Resource { parsed, current, watchers: HashMap::new() }
+            });
+            let lookup = resource.current.clone();
+            let number = self.shared.watches.fetch_add(1, Ordering::Relaxed);
+            resource.watchers.insert(number, watcher.clone());
+            drop(state);
+            return (lookup, Some(Watch { topic, key, number }));
         }
-        let Lookup::Present(mut encoded) = build(kind, asked, name, served, class) else {
-            return Lookup::Absent;
-        };
-        self.encodes.fetch_add(1, Ordering::Relaxed);
-        // Most changes leave most resources as they were: then everybody goes on sharing the old bytes.
-        if let Some((_, before)) = before
-            && before == encoded
-        {
-            encoded = before;
-        }
-        entries.insert(key, Entry { source, encoded: Arc::downgrade(&encoded.0) });
-        Lookup::Present(encoded)
     }
 
     /// How many resources were encoded since the start.
     #[must_use]
     pub fn encodes(&self) -> u64 {
-        self.encodes.load(Ordering::Relaxed)
+        self.shared.encodes.load(Ordering::Relaxed)
     }
 
-    /// How many entries there are, those included that nobody holds any more and that the next sweep takes.
+    /// How many resources somebody watches.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.lock().by_key.len()
+        let topics: Vec<_> = self.shared.topics.lock().values().cloned().collect();
+        topics.iter().map(|topic| topic.state.lock().resources.len()).sum()
     }
 
-    /// Whether there is no entry.
+    /// Whether nobody watches anything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-impl Entries {
-    fn insert(&mut self, key: Key, entry: Entry) {
-        if self.by_key.len() >= self.sweep_at.max(SWEEP_AT_LEAST) {
-            self.by_key.retain(|_, entry| entry.encoded.strong_count() > 0);
-            self.sweep_at = self.by_key.len() * 2;
+impl Shared {
+    fn topic(self: &Arc<Self>, query: &Query) -> Arc<Topic> {
+        let mut topics = self.topics.lock();
+        if let Some(topic) = topics.get(query) {
+            return topic.clone();
         }
-        self.by_key.insert(key, entry);
+        let topic = Topic { query: query.clone(), cache: Arc::downgrade(self), state: Mutex::default() };
+        topics.entry(query.clone()).or_insert(Arc::new(topic)).clone()
+    }
+
+    fn build(&self, key: &Key, parsed: &ResourceName, served: &Served) -> Lookup {
+        let lookup = build(key.kind, &key.name, Some(parsed), served, key.class);
+        if matches!(lookup, Lookup::Present(_) | Lookup::Absent(Some(_))) {
+            self.encodes.fetch_add(1, Ordering::Relaxed);
+        }
+        lookup
+    }
+}
+
+impl Topic {
+    fn ask(self: &Arc<Self>, cache: &Shared) -> Source {
+        let mut slot = cache.catalog.watch(self.query.clone());
+        let latest = slot.borrow_and_update().clone();
+        let follower = tokio::spawn(follow(Arc::downgrade(self), slot));
+        Source { latest, _follower: AbortOnDropHandle::new(follower) }
+    }
+
+    /// Takes over a new answer, and tells whoever watches what became different.
+    fn take(&self, served: Served) {
+        let Some(cache) = self.cache.upgrade() else { return };
+        let mut news = Vec::new();
+        {
+            let mut state = self.state.lock();
+            let State { source: Some(source), resources, .. } = &mut *state else { return };
+            let before = std::mem::replace(&mut source.latest, served);
+            for (key, resource) in resources.iter_mut() {
+                if is_unmoved(key.kind, &before, &source.latest) {
+                    continue;
+                }
+                let current = cache.build(key, &resource.parsed, &source.latest);
+                // Most changes leave most resources as they were: then everybody goes on sharing the old bytes.
+                if current != resource.current {
+                    resource.current = current.clone();
+                    let watchers: Vec<_> = resource.watchers.values().cloned().collect();
+                    news.push((key.clone(), current, watchers));
+                }
+            }
+        }
+        // Not under the lock: thousands may be told. The next change comes from the same task, so the order holds.
+        for (key, lookup, watchers) in news {
+            for watcher in watchers {
+                watcher.changed(key.kind, &key.name, lookup.clone());
+            }
+        }
+    }
+}
+
+async fn follow(topic: Weak<Topic>, mut slot: watch::Receiver<Served>) {
+    // A catalog that let go of the slot will say nothing more; what it said stands.
+    while slot.changed().await.is_ok() {
+        let Some(topic) = topic.upgrade() else { return };
+        let served = slot.borrow_and_update().clone();
+        topic.take(served);
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let is_empty = {
+            let mut state = self.topic.state.lock();
+            if let Some(resource) = state.resources.get_mut(&self.key) {
+                resource.watchers.remove(&self.number);
+                if resource.watchers.is_empty() {
+                    state.resources.remove(&self.key);
+                }
+            }
+            state.resources.is_empty()
+        };
+        let Some(cache) = self.topic.cache.upgrade().filter(|_| is_empty) else { return };
+        let mut topics = cache.topics.lock();
+        let mut state = self.topic.state.lock();
+        // Somebody may have come in between.
+        if state.resources.is_empty() && !state.closed {
+            state.closed = true;
+            state.source = None;
+            topics.remove(&self.topic.query);
+        }
+    }
+}
+
+impl std::fmt::Debug for ResourceCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResourceCache").field("resources", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("key", &self.key).finish_non_exhaustive()
     }
 }

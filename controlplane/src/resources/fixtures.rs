@@ -1,16 +1,18 @@
 //! Services and places for the tests of whatever serves them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use portolan_topology::names::{ClusterName, Locality};
 use portolan_topology::plan::{Carries, Plan, PlannedLocality, Reason, Route, Tier};
 use portolan_topology::policy::EffectivePolicy;
 use portolan_topology::service::{Endpoint, Health};
 use portolan_topology::topology::{Cluster, ControlPlane, Region, Topology};
+use tokio::sync::watch;
 
-use crate::catalog::served::{Served, ServedService};
+use crate::catalog::served::{Catalog, Query, Served, ServedService};
 
 /// A zone of `us-east` in the cluster `use1-a`.
 pub(crate) fn place(zone: &str) -> Locality {
@@ -78,4 +80,41 @@ pub(crate) fn service(
 pub(crate) fn served(addresses: &[&str]) -> Served {
     let endpoints = addresses.iter().map(|address| ready(address)).collect();
     Served::Present(Arc::new(service(vec![vec![planned(&place("a"), 1)]], [(place("a"), endpoints)])))
+}
+
+/// A catalog that says what it is told to.
+#[derive(Default)]
+pub(crate) struct Told {
+    slots: Mutex<HashMap<Query, watch::Sender<Served>>>,
+    says: Mutex<HashMap<String, Served>>,
+}
+
+impl Catalog for Told {
+    fn watch(&self, query: Query) -> watch::Receiver<Served> {
+        let says = self.says.lock().get(&query.service.to_string()).cloned().unwrap_or(Served::NotYet);
+        let mut slots = self.slots.lock();
+        slots.entry(query).or_insert_with(|| watch::Sender::new(says)).subscribe()
+    }
+}
+
+impl Told {
+    /// Says `served` of `service`, to whomever asked and will ask.
+    pub(crate) fn say(&self, service: &str, served: &Served) {
+        self.says.lock().insert(service.to_owned(), served.clone());
+        for (query, slot) in &*self.slots.lock() {
+            if query.service.to_string() == service {
+                slot.send_replace(served.clone());
+            }
+        }
+    }
+
+    /// Every question that was asked.
+    pub(crate) fn asked(&self) -> Vec<Query> {
+        self.slots.lock().keys().cloned().collect()
+    }
+
+    /// How many are listening.
+    pub(crate) fn listeners(&self) -> usize {
+        self.slots.lock().values().map(watch::Sender::receiver_count).sum()
+    }
 }

@@ -6,12 +6,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use envoy_types::pb::google::protobuf::Any;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub mod build;
 pub mod cache;
+#[cfg(test)]
+mod cache_tests;
 pub mod class;
 mod cluster;
 mod endpoints;
@@ -73,14 +75,22 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl Kind {
+    /// How people call it.
+    #[must_use]
+    pub fn acronym(self) -> &'static str {
+        match self {
             Kind::Cds => "CDS",
             Kind::Eds => "EDS",
             Kind::Lds => "LDS",
             Kind::Rds => "RDS",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.acronym())
     }
 }
 
@@ -94,6 +104,14 @@ impl fmt::Display for Version {
     }
 }
 
+impl std::str::FromStr for Version {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        u64::from_str_radix(text, 16).map(Self)
+    }
+}
+
 /// A resource in its wire form. Clones share the bytes.
 #[derive(Debug, Clone)]
 pub struct Encoded(Arc<Inner>);
@@ -103,15 +121,39 @@ struct Inner {
     kind: Kind,
     name: Arc<str>,
     version: Version,
+    /// See [`Encoded::field`].
+    field: Bytes,
+    /// The resource itself, at the end of `field`.
     bytes: Bytes,
 }
+
+/// The number of `type_url` in an `Any`, of `value` in it, and of the `Any` in what carries it: a `DiscoveryResponse` of
+/// the state of the world, and a `Resource` of a delta response.
+const TYPE_URL: u32 = 1;
+const VALUE: u32 = 2;
+const ANY: u32 = 2;
 
 impl Encoded {
     /// Wraps the encoded message `bytes` of the resource `name`.
     #[must_use]
-    pub fn new(kind: Kind, name: Arc<str>, bytes: impl Into<Bytes>) -> Self {
-        let bytes = bytes.into();
-        Self(Arc::new(Inner { kind, name, version: Version(xxh3_64(&bytes)), bytes }))
+    pub fn new(kind: Kind, name: Arc<str>, bytes: &[u8]) -> Self {
+        let url = kind.type_url();
+        // Every key here is one byte.
+        let any_len = 1 + encoded_len_varint(url.len() as u64) + url.len() + 1 + encoded_len_varint(bytes.len() as u64);
+        let any_len = any_len + bytes.len();
+        let mut field = Vec::with_capacity(1 + encoded_len_varint(any_len as u64) + any_len);
+        encode_key(ANY, WireType::LengthDelimited, &mut field);
+        encode_varint(any_len as u64, &mut field);
+        encode_key(TYPE_URL, WireType::LengthDelimited, &mut field);
+        encode_varint(url.len() as u64, &mut field);
+        field.extend_from_slice(url.as_bytes());
+        encode_key(VALUE, WireType::LengthDelimited, &mut field);
+        encode_varint(bytes.len() as u64, &mut field);
+        field.extend_from_slice(bytes);
+        let field = Bytes::from(field);
+        let version = Version(xxh3_64(bytes));
+        let bytes = field.slice(field.len() - bytes.len()..);
+        Self(Arc::new(Inner { kind, name, version, field, bytes }))
     }
 
     /// Its kind.
@@ -138,10 +180,11 @@ impl Encoded {
         &self.0.bytes
     }
 
-    /// It as a message for a response.
+    /// The encoded message in its `Any`, as the field 2 of whatever carries it: ready to be written into a response of
+    /// the state of the world, or into a `Resource` of a delta response.
     #[must_use]
-    pub fn to_any(&self) -> Any {
-        Any { type_url: self.0.kind.type_url().to_owned(), value: self.0.bytes.to_vec() }
+    pub fn field(&self) -> &Bytes {
+        &self.0.field
     }
 }
 
@@ -160,8 +203,8 @@ impl PartialEq for Encoded {
 pub enum Lookup {
     /// Neither that it exists nor that it does not: left unanswered, and nothing that a client holds goes.
     Unknown,
-    /// Known not to exist.
-    Absent,
+    /// Known not to exist. Whoever cannot be told so is sent what stands for that, if anything does.
+    Absent(Option<Encoded>),
     /// Here it is.
     Present(Encoded),
 }

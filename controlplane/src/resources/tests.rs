@@ -18,6 +18,7 @@ use envoy_types::pb::envoy::config::route::v3::route::Action;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use envoy_types::pb::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
+use envoy_types::pb::google::protobuf::Any;
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 use portolan_client::xds::{model as client_model, resources as client};
 use portolan_topology::policy::{Backoff, EffectivePolicy, Retry, RetryOn};
@@ -26,7 +27,6 @@ use proptest::prelude::*;
 use prost::Message;
 
 use super::build::build;
-use super::cache::EncodedCache;
 use super::class::ClientClass;
 use super::fixtures::{place, place_in, planned, ready, served, service};
 use super::name::ResourceName;
@@ -46,7 +46,7 @@ const CLASSES: [ClientClass; 7] = [
 fn encoded(kind: Kind, asked: &str, served: &Served, class: ClientClass) -> Encoded {
     let name = asked.parse::<ResourceName>().ok();
     match build(kind, &Arc::from(asked), name.as_ref(), served, class) {
-        Lookup::Present(encoded) => encoded,
+        Lookup::Present(encoded) | Lookup::Absent(Some(encoded)) => encoded,
         other => panic!("{kind} {asked}: {other:?}"),
     }
 }
@@ -67,7 +67,7 @@ fn manager(listener: &Listener) -> HttpConnectionManager {
 /// What our own client makes of it; it checks what gRPC's do.
 fn accepted(encoded: &Encoded) -> client::Decoded {
     let kind = client::Kind::of(encoded.kind().type_url()).unwrap();
-    let any = encoded.to_any();
+    let any = Any { type_url: encoded.kind().type_url().to_owned(), value: encoded.bytes().to_vec() };
     let (name, content) = client::decode(kind, &any).unwrap();
     assert_eq!(name, **encoded.name());
     content.unwrap()
@@ -125,7 +125,10 @@ fn what_does_not_exist_fails_at_once_in_each_client() {
             let endpoints: ClusterLoadAssignment = decode(&encoded(Kind::Eds, asked, &Served::Absent, class));
             assert_eq!((endpoints.cluster_name.as_str(), endpoints.endpoints.len()), (asked, 0));
             let name = asked.parse::<ResourceName>().ok();
-            assert_eq!(build(Kind::Cds, &Arc::from(asked), name.as_ref(), &Served::Absent, class), Lookup::Absent);
+            assert_eq!(
+                build(Kind::Cds, &Arc::from(asked), name.as_ref(), &Served::Absent, class),
+                Lookup::Absent(None)
+            );
         }
     }
 }
@@ -165,7 +168,7 @@ fn what_is_asked_of_an_authority_leads_to_its_own_names_as_grpc_demands() {
     // A name of another type is no name of this one.
     let wrong = Arc::from(asked.as_str());
     let read = asked.parse().ok();
-    assert_eq!(build(Kind::Cds, &wrong, read.as_ref(), &served, ClientClass::GrpcGo), Lookup::Absent);
+    assert_eq!(build(Kind::Cds, &wrong, read.as_ref(), &served, ClientClass::GrpcGo), Lookup::Absent(None));
 }
 
 #[test]
@@ -335,64 +338,6 @@ proptest! {
         prop_assert_eq!(addresses.len(), listed.len(), "and none is lost");
         accepted(&encoded);
     }
-}
-
-fn cached(cache: &EncodedCache, kind: Kind, served: &Served, class: ClientClass) -> Encoded {
-    let asked: Arc<str> = "checkout.shop:8080".into();
-    let name = asked.parse().unwrap();
-    match cache.get(kind, &asked, Some(&name), served, &place("a"), class) {
-        Lookup::Present(encoded) => encoded,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn same_bytes(a: &Encoded, b: &Encoded) -> bool {
-    a.bytes().as_ptr() == b.bytes().as_ptr()
-}
-
-#[test]
-fn a_resource_is_encoded_once_for_everybody_who_needs_it() {
-    let cache = EncodedCache::default();
-    let now = served(&["10.0.0.1:80"]);
-    let first = cached(&cache, Kind::Eds, &now, ClientClass::GrpcGo);
-    for class in CLASSES {
-        assert!(same_bytes(&first, &cached(&cache, Kind::Eds, &now, class)), "endpoints suit every class");
-    }
-    assert_eq!(cache.encodes(), 1);
-    let next = served(&["10.0.0.2:80"]);
-    let second = cached(&cache, Kind::Eds, &next, ClientClass::GrpcGo);
-    assert_ne!(first.version(), second.version());
-    assert_eq!(cache.encodes(), 2);
-}
-
-#[test]
-fn a_change_that_leaves_a_resource_as_it_was_leaves_its_bytes_shared() {
-    let cache = EncodedCache::default();
-    let first = cached(&cache, Kind::Cds, &served(&["10.0.0.1:80"]), ClientClass::Envoy);
-    let second = cached(&cache, Kind::Cds, &served(&["10.0.0.2:80"]), ClientClass::Envoy);
-    assert!(same_bytes(&first, &second));
-}
-
-#[test]
-fn classes_do_not_get_each_others_clusters() {
-    let cache = EncodedCache::default();
-    let now = served(&["10.0.0.1:80"]);
-    let envoy = cached(&cache, Kind::Cds, &now, ClientClass::Envoy);
-    let go = cached(&cache, Kind::Cds, &now, ClientClass::GrpcGo);
-    assert_ne!(envoy.version(), go.version());
-    assert!(same_bytes(&envoy, &cached(&cache, Kind::Cds, &now, ClientClass::Envoy)));
-}
-
-#[test]
-fn what_nobody_holds_goes() {
-    let cache = EncodedCache::default();
-    let now = served(&["10.0.0.1:80"]);
-    for number in 0..10_000 {
-        let asked: Arc<str> = format!("s{number}.shop:80").into();
-        let name = asked.parse().unwrap();
-        let _ = cache.get(Kind::Eds, &asked, Some(&name), &now, &place("a"), ClientClass::Envoy);
-    }
-    assert!(cache.len() <= 512, "{}", cache.len());
 }
 
 /// `checkout.shop` under a policy that says everything that routes and clusters carry.

@@ -9,9 +9,9 @@ use portolan_topology::names::Locality;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::sotw::Standing;
-use crate::resources::Kind;
+use super::protocol::Standing;
 use crate::resources::class::{ClientClass, version_of};
+use crate::resources::{Kind, Version};
 
 /// Where a connection comes from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -184,12 +184,14 @@ impl Slot {
 impl Subscription {
     fn state(&self, now: Instant) -> SubscriptionState {
         let Standing { sent, accepted, nack } = self.standing.clone();
-        let state = match (&nack, sent.is_empty()) {
+        let state = match (&nack, sent) {
             (Some(_), _) => SyncState::Nacked,
-            (None, true) => SyncState::NotSent,
-            (None, false) if sent == accepted => SyncState::Synced,
-            (None, false) => SyncState::Stale,
+            (None, None) => SyncState::NotSent,
+            (None, sent) if sent == accepted => SyncState::Synced,
+            (None, Some(_)) => SyncState::Stale,
         };
+        let shown = |version: Option<Version>| version.map_or_else(Arc::default, |version| version.to_string().into());
+        let (sent, accepted) = (shown(sent), shown(accepted));
         let nack_ms = self.nacked.map(|at| milliseconds(at, now));
         SubscriptionState { names: self.names.clone(), state, sent, accepted, nack, nack_ms }
     }

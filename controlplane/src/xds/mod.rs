@@ -1,12 +1,18 @@
 //! The xDS server: the aggregated discovery service, and who is connected to it.
 //!
-//! [`sotw`] is the protocol, without I/O or time; [`stream`] drives it for one client; [`server`] is the gRPC service.
+//! [`protocol`] is the server's end of a stream, without I/O or time, with its two variants [`sotw`] and [`delta`];
+//! [`stream`] drives it for one client; [`server`] has the gRPC services.
 
 pub mod clients;
 pub mod counters;
+pub mod delta;
+mod inbox;
+mod open;
 pub(crate) mod place;
+pub mod protocol;
 pub mod server;
 pub mod sotw;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod wire;

@@ -1,36 +1,36 @@
 //! The gRPC services that clients connect to: the aggregated one, and endpoints alone.
 
-use std::pin::Pin;
+use std::convert::Infallible;
+use std::marker::PhantomData;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::{
-    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
-};
-use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-};
-use envoy_types::pb::envoy::service::endpoint::v3::endpoint_discovery_service_server::{
-    EndpointDiscoveryService, EndpointDiscoveryServiceServer,
-};
-use futures::Stream;
+use futures::future::BoxFuture;
 use portolan_federation::tls::PeerIdentity;
 use portolan_topology::names::ClusterName;
 use portolan_topology::topology::Topology;
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::watch;
+use tonic::body::Body;
+use tonic::codegen::http;
+use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::transport::Server;
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Extensions, Response, Status, Streaming};
 
 use super::clients::{ClientsRegistry, Peer};
 use super::counters::{Counters, Counts};
-use super::stream;
+use super::delta::Delta;
+use super::open::{self, OpenStreams};
+use super::protocol;
+use super::sotw::StateOfTheWorld;
+use super::stream::ClientStream;
+use super::wire::{Wire, WireCodec};
 use crate::catalog::served::Catalog;
 use crate::resources::Kind;
-use crate::resources::cache::EncodedCache;
+use crate::resources::cache::ResourceCache;
 
-/// The largest request: room for [`super::sotw::MAX_NAMES`] names and an Envoy's node.
+/// The largest request: room for [`super::protocol::MAX_NAMES`] names and an Envoy's node.
 const MAX_REQUEST_BYTES: usize = 4 << 20;
 /// Streams on one connection; a client that multiplexes many channels uses one or two each.
 const MAX_STREAMS: u32 = 10_000;
@@ -46,10 +46,10 @@ pub struct XdsServer {
 }
 
 pub(super) struct Shared {
-    pub(super) catalog: Arc<dyn Catalog>,
     pub(super) topology: watch::Receiver<Arc<Topology>>,
     pub(super) cluster: ClusterName,
-    pub(super) cache: EncodedCache,
+    pub(super) cache: ResourceCache,
+    pub(super) open: OpenStreams,
     pub(super) clients: Arc<ClientsRegistry>,
     pub(super) counters: Counters,
 }
@@ -62,29 +62,32 @@ impl std::fmt::Debug for XdsServer {
 
 impl XdsServer {
     /// The server of `cluster`'s control plane. A client that names no cluster of `topology` is taken to be in `cluster`.
+    /// It tends its streams in a task of the runtime that it is made in.
     #[must_use]
     pub fn new(catalog: Arc<dyn Catalog>, topology: watch::Receiver<Arc<Topology>>, cluster: ClusterName) -> Self {
         let shared = Shared {
-            catalog,
-            topology,
+            topology: topology.clone(),
             cluster,
-            cache: EncodedCache::default(),
+            cache: ResourceCache::new(catalog),
+            open: OpenStreams::default(),
             clients: Arc::default(),
             counters: Counters::default(),
         };
-        Self { shared: Arc::new(shared) }
+        let shared = Arc::new(shared);
+        tokio::spawn(open::tend(Arc::downgrade(&shared), topology));
+        Self { shared }
     }
 
     /// The aggregated discovery service.
     #[must_use]
-    pub fn aggregated(&self) -> AggregatedDiscoveryServiceServer<Self> {
-        AggregatedDiscoveryServiceServer::new(self.clone()).max_decoding_message_size(MAX_REQUEST_BYTES)
+    pub fn aggregated(&self) -> Aggregated {
+        Aggregated(self.shared.clone())
     }
 
     /// The endpoint discovery service, for clients that want just endpoints.
     #[must_use]
-    pub fn endpoints(&self) -> EndpointDiscoveryServiceServer<Self> {
-        EndpointDiscoveryServiceServer::new(self.clone()).max_decoding_message_size(MAX_REQUEST_BYTES)
+    pub fn endpoints(&self) -> Endpoints {
+        Endpoints(self.shared.clone())
     }
 
     /// Who is connected.
@@ -103,13 +106,6 @@ impl XdsServer {
     #[must_use]
     pub fn encodes(&self) -> u64 {
         self.shared.cache.encodes()
-    }
-
-    fn open(&self, requests: Streaming<DiscoveryRequest>, peer: Peer, only: Option<Kind>) -> ResponseStream {
-        // One response in the transport's hands; behind it the newest state, not a queue.
-        let (sender, responses) = mpsc::channel(1);
-        tokio::spawn(stream::run(self.shared.clone(), requests, sender, peer, only));
-        Box::pin(ReceiverStream::new(responses))
     }
 }
 
@@ -133,58 +129,95 @@ fn peer(extensions: &Extensions) -> Peer {
     Peer { address: address.map(|address| address.to_string()), identity: None }
 }
 
-type ResponseStream = Pin<Box<dyn Stream<Item = Result<DiscoveryResponse, Status>> + Send>>;
-type DeltaResponseStream = Pin<Box<dyn Stream<Item = Result<DeltaDiscoveryResponse, Status>> + Send>>;
+/// The aggregated discovery service: all types on one stream.
+#[derive(Clone)]
+pub struct Aggregated(Arc<Shared>);
 
-fn no_delta() -> Status {
-    Status::unimplemented("delta xDS is not supported yet: use the state of the world (api_type GRPC)")
+impl NamedService for Aggregated {
+    const NAME: &'static str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
 }
 
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for XdsServer {
-    type StreamAggregatedResourcesStream = ResponseStream;
-    type DeltaAggregatedResourcesStream = DeltaResponseStream;
+/// The endpoint discovery service: endpoints alone.
+#[derive(Clone)]
+pub struct Endpoints(Arc<Shared>);
 
-    async fn stream_aggregated_resources(
-        &self,
-        request: tonic::Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<ResponseStream>, Status> {
-        let peer = peer(request.extensions());
-        Ok(Response::new(self.open(request.into_inner(), peer, None)))
+impl NamedService for Endpoints {
+    const NAME: &'static str = "envoy.service.endpoint.v3.EndpointDiscoveryService";
+}
+
+type Answer = BoxFuture<'static, Result<http::Response<Body>, Infallible>>;
+
+impl tower::Service<http::Request<Body>> for Aggregated {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
-    async fn delta_aggregated_resources(
-        &self,
-        _request: tonic::Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<DeltaResponseStream>, Status> {
-        Err(no_delta())
+    fn call(&mut self, request: http::Request<Body>) -> Answer {
+        match method(&request) {
+            "StreamAggregatedResources" => answer::<StateOfTheWorld>(&self.0, None, request),
+            "DeltaAggregatedResources" => answer::<Delta>(&self.0, None, request),
+            _ => refuse("no such method"),
+        }
     }
 }
 
-#[tonic::async_trait]
-impl EndpointDiscoveryService for XdsServer {
-    type StreamEndpointsStream = ResponseStream;
-    type DeltaEndpointsStream = DeltaResponseStream;
+impl tower::Service<http::Request<Body>> for Endpoints {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
 
-    async fn stream_endpoints(
-        &self,
-        request: tonic::Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<ResponseStream>, Status> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Answer {
+        match method(&request) {
+            "StreamEndpoints" => answer::<StateOfTheWorld>(&self.0, Some(Kind::Eds), request),
+            "DeltaEndpoints" => answer::<Delta>(&self.0, Some(Kind::Eds), request),
+            "FetchEndpoints" => refuse("polling is not supported: open a stream"),
+            _ => refuse("no such method"),
+        }
+    }
+}
+
+/// The method that a request calls. Its path is `/SERVICE/METHOD`.
+fn method(request: &http::Request<Body>) -> &str {
+    request.uri().path().rsplit('/').next().unwrap_or_default()
+}
+
+fn refuse(why: &str) -> Answer {
+    let response = Status::unimplemented(why).into_http();
+    Box::pin(std::future::ready(Ok(response)))
+}
+
+fn answer<V: Wire>(shared: &Arc<Shared>, only: Option<Kind>, request: http::Request<Body>) -> Answer {
+    let opening = Opening::<V> { shared: shared.clone(), only, variant: PhantomData };
+    Box::pin(async move {
+        let codec = WireCodec::<V>::default();
+        let mut grpc = Grpc::new(codec).apply_max_message_size_config(Some(MAX_REQUEST_BYTES), None);
+        Ok(grpc.streaming(opening, request).await)
+    })
+}
+
+/// Opens one stream.
+struct Opening<V> {
+    shared: Arc<Shared>,
+    only: Option<Kind>,
+    variant: PhantomData<fn() -> V>,
+}
+
+impl<V: Wire> StreamingService<V::Message> for Opening<V> {
+    type Response = protocol::Response;
+    type ResponseStream = ClientStream<V>;
+    type Future = std::future::Ready<Result<Response<ClientStream<V>>, Status>>;
+
+    fn call(&mut self, request: tonic::Request<Streaming<V::Message>>) -> Self::Future {
         let peer = peer(request.extensions());
-        Ok(Response::new(self.open(request.into_inner(), peer, Some(Kind::Eds))))
-    }
-
-    async fn delta_endpoints(
-        &self,
-        _request: tonic::Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<DeltaResponseStream>, Status> {
-        Err(no_delta())
-    }
-
-    async fn fetch_endpoints(
-        &self,
-        _request: tonic::Request<DiscoveryRequest>,
-    ) -> Result<Response<DiscoveryResponse>, Status> {
-        Err(Status::unimplemented("polling is not supported: open a stream"))
+        let stream = ClientStream::new(self.shared.clone(), request.into_inner(), peer, self.only);
+        std::future::ready(Ok(Response::new(stream)))
     }
 }

@@ -1,33 +1,35 @@
-//! One client's stream: follows in the catalog what the client subscribed to, and sends it what is new.
+//! One client's stream: follows what the client subscribed to, and gives the transport what is new.
 //!
-//! Changes lie in one latest-wins slot per resource until the client has room for them; there is no queue behind it.
+//! It runs inside the transport's own task: there is no task and no channel of its own. The transport asks for a
+//! response when it has room for one; until then changes lie in the [`Inbox`], one latest-wins slot per resource.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
-use futures::future::{AbortHandle, Abortable, Aborted, BoxFuture, FutureExt};
-use futures::stream::{FuturesUnordered, StreamExt};
-use portolan_topology::topology::Topology;
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use futures::{Stream, StreamExt};
+use parking_lot::Mutex;
+use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Status, Streaming};
 use tracing::{debug, warn};
 
 use super::clients::{Identity, Peer, Registered};
 use super::counters::count;
+use super::inbox::Inbox;
+use super::open::{OpenStream, Opened};
 use super::place::Place;
+use super::protocol::{Changes, Meaning, Response, Stream as Protocol};
 use super::server::Shared;
-use super::sotw::{self, Meaning, Request, Response};
-use crate::catalog::served::{Query, Served};
+use super::wire::Wire;
 use crate::resources::Kind;
-use crate::resources::name::ResourceName;
+use crate::resources::cache::{Wanted, Watch, Watcher};
 
 /// Changes that come within this time of the last response wait for its end, and go together.
 const BATCH: Duration = Duration::from_millis(20);
 /// A client that takes nothing for so long is cut off.
-const STALL: Duration = Duration::from_secs(60);
+pub(super) const STALL: Duration = Duration::from_secs(60);
 
 /// How a stream ends.
 #[derive(Debug)]
@@ -36,81 +38,127 @@ enum End {
     Gone,
     /// It is told why.
     Status(Status),
-    /// It does not read, so it cannot be told.
-    Stalled,
 }
 
-/// Runs one stream until it ends. `only` limits it to one type, for a service that serves but one.
-pub(super) async fn run(
+/// The responses of one stream.
+pub(super) struct ClientStream<V: Wire> {
     shared: Arc<Shared>,
-    mut requests: Streaming<DiscoveryRequest>,
-    responses: mpsc::Sender<Result<DiscoveryResponse, Status>>,
+    requests: Streaming<V::Message>,
     peer: Peer,
+    /// The one type that it serves, if it does not serve all.
     only: Option<Kind>,
-) {
-    let end = match begin(&shared, &mut requests, peer, only).await {
-        Ok((mut stream, first)) => stream.serve(first, &mut requests, &responses).await,
-        Err(end) => end,
-    };
-    match end {
-        End::Gone => {}
-        End::Stalled => count(&shared.counters.stalled_streams),
-        End::Status(status) => {
-            debug!(%status, "an xDS stream ended");
-            // Whoever does not take this either is gone.
-            let _ = timeout(STALL, responses.send(Err(status))).await;
-        }
-    }
+    phase: Phase<V>,
 }
 
-/// Waits for the first request, which says who the client is.
-async fn begin(
-    shared: &Arc<Shared>,
-    requests: &mut Streaming<DiscoveryRequest>,
-    peer: Peer,
+enum Phase<V: Wire> {
+    /// The client has not said who it is.
+    Unknown,
+    Open(Opened<Session<V>>),
+    Ended,
+}
+
+/// A stream whose client is known.
+struct Session<V: Wire> {
+    inbox: Arc<Inbox>,
+    /// `None`: cut off.
+    state: Mutex<Option<State<V>>>,
+}
+
+struct State<V: Wire> {
+    shared: Arc<Shared>,
+    registered: Registered,
     only: Option<Kind>,
-) -> Result<(ClientStream, DiscoveryRequest), End> {
-    let first = next(shared, requests).await?;
-    let refuse = |status| {
-        count(&shared.counters.refused_streams);
-        End::Status(status)
-    };
-    let Some(node) = &first.node else {
-        return Err(refuse(Status::invalid_argument("the first request of a stream must carry a node")));
-    };
-    let place = Place::of(node);
-    let locality = place.locality(&shared.topology.borrow(), &shared.cluster).ok_or_else(|| {
-        let own = &shared.cluster;
-        refuse(Status::unavailable(format!("the topology has no cluster `{own}`, whose control plane this is")))
-    })?;
-    let identity = Identity::new(node, peer, locality);
-    count(&shared.counters.streams);
-    let stream = ClientStream {
-        topology: shared.topology.clone(),
-        registered: shared.clients.enter(identity.clone()),
-        shared: shared.clone(),
-        only,
-        place,
-        identity,
-        protocol: sotw::Stream::default(),
-        followed: HashMap::new(),
-        changes: FuturesUnordered::new(),
-        waiting: VecDeque::new(),
-    };
-    Ok((stream, first))
+    place: Place,
+    identity: Identity,
+    inbox: Arc<Inbox>,
+    watcher: Arc<dyn Watcher>,
+    protocol: Protocol<V>,
+    watches: HashMap<(Kind, Arc<str>), Watch>,
+    /// Responses of one flush that the transport has not taken. Nothing newer is flushed before they went.
+    waiting: VecDeque<Response>,
+    flush_at: Option<Instant>,
+    last_flush: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<V: Wire> ClientStream<V> {
+    pub(super) fn new(shared: Arc<Shared>, requests: Streaming<V::Message>, peer: Peer, only: Option<Kind>) -> Self {
+        Self { shared, requests, peer, only, phase: Phase::Unknown }
+    }
+
+    /// Waits for the first request, which says who the client is.
+    fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<Opened<Session<V>>, End>> {
+        let Poll::Ready(first) = poll_request(&self.shared, &mut self.requests, cx)? else { return Poll::Pending };
+        let shared = &self.shared;
+        let refuse = |status| {
+            count(&shared.counters.refused_streams);
+            End::Status(status)
+        };
+        let node = V::node(&first)
+            .ok_or_else(|| refuse(Status::invalid_argument("the first request of a stream must carry a node")))?;
+        let place = Place::of(node);
+        let locality = place.locality(&shared.topology.borrow(), &shared.cluster).ok_or_else(|| {
+            let own = &shared.cluster;
+            refuse(Status::unavailable(format!("the topology has no cluster `{own}`, whose control plane this is")))
+        })?;
+        count(&shared.counters.streams);
+        let identity = Identity::new(node, std::mem::take(&mut self.peer), locality);
+        let inbox = Arc::new(Inbox::default());
+        let mut protocol = Protocol::default();
+        for kind in Kind::ALL.into_iter().filter(|kind| kind.is_complete()) {
+            // Only what a gateway routes to would be an answer to a wildcard, and there are no gateways: nothing.
+            let _ = protocol.set_members(kind, BTreeSet::new());
+        }
+        let mut state = State {
+            shared: shared.clone(),
+            registered: shared.clients.enter(identity.clone()),
+            only: self.only,
+            place,
+            identity,
+            watcher: inbox.clone(),
+            inbox: inbox.clone(),
+            protocol,
+            watches: HashMap::new(),
+            waiting: VecDeque::new(),
+            flush_at: None,
+            last_flush: None,
+            timer: None,
+        };
+        state.request(&first)?;
+        let session = Arc::new(Session { inbox, state: Mutex::new(Some(state)) });
+        Poll::Ready(Ok(shared.open.enter(session)))
+    }
+
+    fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response, End>> {
+        if let Phase::Unknown = self.phase {
+            match self.poll_begin(cx) {
+                Poll::Ready(Ok(opened)) => self.phase = Phase::Open(opened),
+                Poll::Ready(Err(end)) => return Poll::Ready(Err(end)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        let Phase::Open(session) = &self.phase else { return Poll::Ready(Err(End::Gone)) };
+        let mut state = session.state.lock();
+        let Some(state) = state.as_mut() else {
+            let limit = STALL.as_secs();
+            let why = format!("cut off: nothing was read for {limit} s; connect again");
+            return Poll::Ready(Err(End::Status(Status::resource_exhausted(why))));
+        };
+        state.poll(&mut self.requests, cx)
+    }
 }
 
 /// The next request. A frame that is none ends the stream with the transport's status.
-async fn next(shared: &Shared, requests: &mut Streaming<DiscoveryRequest>) -> Result<DiscoveryRequest, End> {
-    match requests.message().await {
-        Ok(Some(request)) => Ok(request),
-        Ok(None) => Err(End::Gone),
-        Err(status) if is_bad_frame(&status) => {
+fn poll_request<M>(shared: &Shared, requests: &mut Streaming<M>, cx: &mut Context<'_>) -> Poll<Result<M, End>> {
+    requests.poll_next_unpin(cx).map(|next| match next {
+        Some(Ok(request)) => Ok(request),
+        None => Err(End::Gone),
+        Some(Err(status)) if is_bad_frame(&status) => {
             count(&shared.counters.bad_frames);
             Err(End::Status(status))
         }
-        Err(_) => Err(End::Gone),
-    }
+        Some(Err(_)) => Err(End::Gone),
+    })
 }
 
 /// tonic's codes for a message that does not decode, and one that is too large. A broken connection is `Unknown` or
@@ -119,225 +167,151 @@ fn is_bad_frame(status: &Status) -> bool {
     matches!(status.code(), tonic::Code::Internal | tonic::Code::OutOfRange | tonic::Code::ResourceExhausted)
 }
 
-/// A catalog slot that changed, and the wish to hear of it again.
-type Change = Result<(Query, watch::Receiver<Served>), Aborted>;
+impl<V: Wire> Unpin for ClientStream<V> {}
 
-struct ClientStream {
-    shared: Arc<Shared>,
-    topology: watch::Receiver<Arc<Topology>>,
-    registered: Registered,
-    only: Option<Kind>,
-    place: Place,
-    identity: Identity,
-    protocol: sotw::Stream,
-    followed: HashMap<Query, Followed>,
-    changes: FuturesUnordered<BoxFuture<'static, Change>>,
-    /// Responses of one flush that the transport has not taken. Nothing newer is flushed before they went.
-    waiting: VecDeque<Response>,
-}
+impl<V: Wire> Stream for ClientStream<V> {
+    type Item = Result<Response, Status>;
 
-/// A question to the catalog, and the resources that are made from its answer.
-struct Followed {
-    resources: HashMap<(Kind, Arc<str>), ResourceName>,
-    /// Ends the wish to hear of changes.
-    abort: AbortHandle,
-    latest: Served,
-}
-
-impl Drop for Followed {
-    fn drop(&mut self) {
-        self.abort.abort();
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if let Phase::Ended = this.phase {
+            return Poll::Ready(None);
+        }
+        let Poll::Ready(response) = this.poll_response(cx) else { return Poll::Pending };
+        Poll::Ready(match response {
+            Ok(response) => Some(Ok(response)),
+            Err(end) => {
+                this.phase = Phase::Ended;
+                match end {
+                    End::Gone => None,
+                    End::Status(status) => {
+                        debug!(%status, "an xDS stream ended");
+                        Some(Err(status))
+                    }
+                }
+            }
+        })
     }
 }
 
-impl ClientStream {
-    async fn serve(
-        &mut self,
-        first: DiscoveryRequest,
-        requests: &mut Streaming<DiscoveryRequest>,
-        responses: &mpsc::Sender<Result<DiscoveryResponse, Status>>,
-    ) -> End {
-        if let Err(status) = self.request(&first) {
-            return End::Status(status);
-        }
-        let shared = self.shared.clone();
-        let mut flush_at = Some(Instant::now());
-        let mut last_flush: Option<Instant> = None;
-        let mut stalled_at = Instant::now() + STALL;
+impl<V: Wire> OpenStream for Session<V> {
+    fn topology_moved(&self) {
+        self.inbox.topology_moved();
+    }
+
+    fn cut_if_stalled(&self) -> bool {
+        self.inbox.stalled_for() >= STALL && self.state.lock().take().is_some()
+    }
+}
+
+impl<V: Wire> State<V> {
+    fn poll(&mut self, requests: &mut Streaming<V::Message>, cx: &mut Context<'_>) -> Poll<Result<Response, End>> {
         loop {
-            if self.waiting.is_empty()
-                && let Some(at) = flush_at
-                && at <= Instant::now()
-            {
-                flush_at = None;
-                self.flush();
-                last_flush = Some(Instant::now());
-                stalled_at = Instant::now() + STALL;
+            if let Some(response) = self.waiting.pop_front() {
+                count(&self.shared.counters.responses);
+                self.inbox.handed_over();
+                return Poll::Ready(Ok(response));
             }
-            tokio::select! {
-                biased;
-                () = responses.closed() => return End::Gone,
-                permit = responses.reserve(), if !self.waiting.is_empty() => {
-                    let Ok(permit) = permit else { return End::Gone };
-                    if let Some(response) = self.waiting.pop_front() {
-                        permit.send(Ok(to_message(&response)));
-                        count(&shared.counters.responses);
-                        stalled_at = Instant::now() + STALL;
+            while let Poll::Ready(request) = poll_request(&self.shared, requests, cx) {
+                self.request(&request?)?;
+            }
+            self.hear(cx)?;
+            match self.flush_at {
+                Some(at) if at <= Instant::now() => self.flush(),
+                Some(at) => {
+                    let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+                    if timer.as_mut().poll(cx).is_pending() {
+                        return Poll::Pending;
                     }
+                    self.timer = None;
                 }
-                () = sleep_until(stalled_at), if !self.waiting.is_empty() => return End::Stalled,
-                request = next(&shared, requests) => match request {
-                    Ok(request) => match self.request(&request) {
-                        // A client waits for its answer.
-                        Ok(()) => flush_at = Some(Instant::now()),
-                        Err(status) => return End::Status(status),
-                    },
-                    Err(end) => return end,
-                },
-                Some(change) = self.changes.next(), if !self.changes.is_empty() => {
-                    self.changed(change);
-                    // What changed together goes together.
-                    while let Some(Some(change)) = self.changes.next().now_or_never() {
-                        self.changed(change);
-                    }
-                    if self.protocol.is_dirty() && flush_at.is_none() {
-                        flush_at = Some(last_flush.map_or_else(Instant::now, |last| last + BATCH));
-                    }
-                }
-                Ok(()) = self.topology.changed() => {
-                    let locality = self.place.locality(&self.topology.borrow_and_update(), &shared.cluster);
-                    if locality.as_ref() != Some(&self.identity.locality) {
-                        return End::Status(Status::unavailable("the topology moved this client; connect again"));
-                    }
-                }
-                () = sleep_until(flush_at.unwrap_or_else(Instant::now)), if flush_at.is_some() && self.waiting.is_empty() => {}
+                None => return Poll::Pending,
             }
         }
     }
 
-    fn request(&mut self, request: &DiscoveryRequest) -> Result<(), Status> {
+    fn request(&mut self, message: &V::Message) -> Result<(), End> {
         let counters = &self.shared.counters;
         count(&counters.requests);
+        let type_url = V::type_url(message);
         let kind = match self.only {
-            Some(only) if request.type_url.is_empty() => Some(only),
-            only => Kind::of_type_url(&request.type_url).filter(|kind| only.is_none_or(|only| only == *kind)),
+            Some(only) if type_url.is_empty() => Some(only),
+            only => Kind::of_type_url(type_url).filter(|kind| only.is_none_or(|only| only == *kind)),
         };
         let Some(kind) = kind else {
             // The protocol leaves unanswered what is not served.
             count(&counters.unknown_types);
             return Ok(());
         };
-        let effects = self.protocol.request(Request {
-            kind,
-            version_info: &request.version_info,
-            names: &request.resource_names,
-            nonce: &request.response_nonce,
-            error: request.error_detail.as_ref().map(|status| status.message.as_str()),
-        });
-        let effects = effects.map_err(|error| {
+        let (meaning, changes) = self.protocol.request(V::read(message, kind)).map_err(|error| {
             count(&counters.refused_streams);
-            Status::resource_exhausted(error.to_string())
+            End::Status(Status::resource_exhausted(error.to_string()))
         })?;
-        match effects.meaning {
+        match meaning {
             Meaning::Subscription => {}
             Meaning::Ack => count(&counters.acks),
             Meaning::Stale => count(&counters.stale_requests),
             Meaning::Nack => {
                 count(&counters.nacks);
-                let reason = request.error_detail.as_ref().map(|status| status.message.as_str());
+                let reason = V::error(message).map(|status| status.message.as_str());
                 warn!(node = self.identity.node, %kind, reason, "a client refused a response");
             }
         }
-        let names_changed = !effects.added.is_empty() || !effects.removed.is_empty();
-        self.unfollow(kind, effects.removed);
-        for name in effects.added {
-            self.follow(kind, name);
-        }
+        let names_changed = !changes.is_empty();
+        self.follow(kind, changes);
         self.note(kind, names_changed);
+        if self.protocol.is_dirty() {
+            // A client waits for its answer.
+            self.flush_at = Some(Instant::now());
+            self.timer = None;
+        }
         Ok(())
     }
 
-    fn follow(&mut self, kind: Kind, name: Arc<str>) {
-        let Ok(parsed) = name.parse::<ResourceName>() else {
-            let absent =
-                self.shared.cache.get(kind, &name, None, &Served::Absent, &self.identity.locality, self.identity.class);
-            self.protocol.update(kind, &name, absent);
-            return;
-        };
-        let query = parsed.query(self.identity.locality.clone());
-        if !self.followed.contains_key(&query) {
-            let mut slot = self.shared.catalog.watch(query.clone());
-            let latest = slot.borrow_and_update().clone();
-            let abort = self.listen(query.clone(), slot);
-            self.followed.insert(query.clone(), Followed { resources: HashMap::new(), abort, latest });
+    fn follow(&mut self, kind: Kind, changes: Changes) {
+        for name in changes.removed {
+            self.watches.remove(&(kind, name));
         }
-        if let Some(followed) = self.followed.get_mut(&query) {
-            let lookup = self.shared.cache.get(
-                kind,
-                &name,
-                Some(&parsed),
-                &followed.latest,
-                &self.identity.locality,
-                self.identity.class,
-            );
+        for name in changes.added {
+            self.inbox.forget(kind, &name);
+            let wanted = Wanted { kind, name: &name, client: &self.identity.locality, class: self.identity.class };
+            let (lookup, watch) = self.shared.cache.watch(wanted, &self.watcher);
             self.protocol.update(kind, &name, lookup);
-            followed.resources.insert((kind, name), parsed);
-        }
-    }
-
-    fn unfollow(&mut self, kind: Kind, names: Vec<Arc<str>>) {
-        let names: HashSet<Arc<str>> = names.into_iter().collect();
-        for name in &names {
-            let Ok(parsed) = name.parse::<ResourceName>() else { continue };
-            let query = parsed.query(self.identity.locality.clone());
-            if let Some(followed) = self.followed.get_mut(&query) {
-                followed.resources.remove(&(kind, name.clone()));
-                if followed.resources.is_empty() {
-                    self.followed.remove(&query);
-                }
+            if let Some(watch) = watch {
+                self.watches.insert((kind, name), watch);
             }
         }
     }
 
-    /// Puts `slot` among what the stream waits for.
-    fn listen(&mut self, query: Query, mut slot: watch::Receiver<Served>) -> AbortHandle {
-        let (abort, registration) = AbortHandle::new_pair();
-        let changed = async move {
-            // A catalog that let go of the slot will say nothing more; what it said stands.
-            if slot.changed().await.is_err() {
-                std::future::pending::<()>().await;
+    /// Takes what changed since the last time.
+    fn hear(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let (news, moved) = self.inbox.take(cx.waker());
+        if moved {
+            let locality = self.place.locality(&self.shared.topology.borrow(), &self.shared.cluster);
+            if locality.as_ref() != Some(&self.identity.locality) {
+                return Err(End::Status(Status::unavailable("the topology moved this client; connect again")));
             }
-            (query, slot)
-        };
-        self.changes.push(Abortable::new(changed, registration).boxed());
-        abort
-    }
-
-    fn changed(&mut self, change: Change) {
-        let Ok((query, mut slot)) = change else { return };
-        let latest = slot.borrow_and_update().clone();
-        if !self.followed.contains_key(&query) {
-            return;
         }
-        let abort = self.listen(query.clone(), slot);
-        let Some(followed) = self.followed.get_mut(&query) else { return };
-        followed.abort = abort;
-        followed.latest = latest;
-        for ((kind, name), parsed) in &followed.resources {
-            let lookup = self.shared.cache.get(
-                *kind,
-                name,
-                Some(parsed),
-                &followed.latest,
-                &self.identity.locality,
-                self.identity.class,
-            );
-            self.protocol.update(*kind, name, lookup);
+        if news.is_empty() {
+            return Ok(());
         }
+        for ((kind, name), lookup) in news {
+            self.protocol.update(kind, &name, lookup);
+        }
+        if self.flush_at.is_none() && self.protocol.is_dirty() {
+            let now = Instant::now();
+            self.flush_at = Some(self.last_flush.map_or(now, |last| (last + BATCH).max(now)));
+        }
+        Ok(())
     }
 
     fn flush(&mut self) {
+        self.flush_at = None;
+        self.timer = None;
         self.waiting.extend(self.protocol.flush());
+        if !self.waiting.is_empty() {
+            self.last_flush = Some(Instant::now());
+        }
         for kind in Kind::ALL {
             if self.waiting.iter().any(|response| response.kind == kind) {
                 self.note(kind, false);
@@ -348,15 +322,5 @@ impl ClientStream {
     fn note(&self, kind: Kind, names_changed: bool) {
         let names = names_changed.then(|| self.protocol.names(kind));
         self.registered.note(kind, self.protocol.standing(kind), names);
-    }
-}
-
-fn to_message(response: &Response) -> DiscoveryResponse {
-    DiscoveryResponse {
-        version_info: response.version.clone(),
-        resources: response.resources.iter().map(crate::resources::Encoded::to_any).collect(),
-        type_url: response.kind.type_url().to_owned(),
-        nonce: response.nonce.clone(),
-        ..DiscoveryResponse::default()
     }
 }

@@ -1,9 +1,6 @@
-//! The server's end of one state-of-the-world stream, as a state machine: requests and changes go in, responses come out.
-//!
-//! No I/O and no clock. Whoever drives it says what each subscribed resource is now ([`Stream::update`]) and takes what
-//! there is to send ([`Stream::flush`]) when the client has room for it, so that a slow client skips to the newest.
+//! The state of the world: each request gives the whole subscription, and a response of clusters or listeners gives
+//! everything that there is.
 
-mod kind_state;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
@@ -12,11 +9,13 @@ mod tests;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::resources::{Encoded, Kind, Lookup};
-use kind_state::KindState;
+use super::protocol::ledger::{Answered, Before, Current};
+use super::protocol::subscription::Subscription;
+use super::protocol::{self, Changes, MAX_NAMES, Meaning, RequestError, Response, Variant};
+use crate::resources::{Kind, Lookup};
 
-/// How many names one type of one stream may subscribe to.
-pub const MAX_NAMES: usize = 10_000;
+/// The server's end of one state-of-the-world stream.
+pub type Stream = protocol::Stream<StateOfTheWorld>;
 
 /// A discovery request of a known type.
 #[derive(Debug, Clone, Copy)]
@@ -33,116 +32,101 @@ pub struct Request<'a> {
     pub error: Option<&'a str>,
 }
 
-/// What a request came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Meaning {
-    /// It answers nothing: a first request, or a subscription changed before the first answer came.
-    Subscription,
-    /// The client took the last response.
-    Ack,
-    /// The client refused the last response.
-    Nack,
-    /// It answers another response than the last, or one that never was. Nothing is sent because of it, unless it names
-    /// something new: requests come in order, so even the names of a late one are newer than those before it.
-    Stale,
-}
-
-/// What whoever drives the stream has to do after a request.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Effects {
-    /// What it meant.
-    pub meaning: Meaning,
-    /// Names to follow from now on; each needs an [`Stream::update`].
-    pub added: Vec<Arc<str>>,
-    /// Names to follow no longer.
-    pub removed: Vec<Arc<str>>,
-}
-
-/// A request that ends the stream.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RequestError {
-    /// More names than a stream may have.
-    #[error("{names} {kind} resources in one subscription: at most {MAX_NAMES} are served; use several streams")]
-    TooManyNames {
-        /// The type.
-        kind: Kind,
-        /// How many were asked for.
-        names: usize,
-    },
-}
-
-/// A response to send.
-#[derive(Debug, Clone)]
-pub struct Response {
-    /// The type.
-    pub kind: Kind,
-    /// A hash of the whole subscription's content, whatever part of it the response carries.
-    pub version: String,
-    /// Its type and its number among the responses of that type on the stream.
-    pub nonce: String,
-    /// The resources, by name.
-    pub resources: Vec<Encoded>,
-}
-
-/// What a type's subscription looks like from outside.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Standing {
-    /// The version sent last; empty: nothing was sent.
-    pub sent: Arc<str>,
-    /// The version accepted last.
-    pub accepted: Arc<str>,
-    /// The text of the last refusal, while what was refused is still current.
-    pub nack: Option<Arc<str>>,
-}
-
-/// The server's end of one stream.
+/// One type's subscription on a state-of-the-world stream.
 #[derive(Debug, Default)]
-pub struct Stream {
-    kinds: [KindState; 4],
+pub struct StateOfTheWorld {
+    /// Whether any request of the type came.
+    begun: bool,
+    /// Whether any named something: from then on an empty list means nothing, no longer everything.
+    named: bool,
+    subscription: Subscription,
 }
 
-impl Stream {
-    /// Takes a request.
-    pub fn request(&mut self, request: Request<'_>) -> Result<Effects, RequestError> {
-        self.kinds[request.kind as usize].request(request)
+impl Variant for StateOfTheWorld {
+    type Request<'a> = Request<'a>;
+
+    fn kind(request: Request<'_>) -> Kind {
+        request.kind
     }
 
-    /// Says what a subscribed resource is now. One that is not subscribed to is ignored.
-    pub fn update(&mut self, kind: Kind, name: &str, lookup: Lookup) {
-        self.kinds[kind as usize].update(name, lookup);
-    }
-
-    /// Whether [`Stream::flush`] may have something to send.
-    #[must_use]
-    pub fn is_dirty(&self) -> bool {
-        self.kinds.iter().any(KindState::is_dirty)
-    }
-
-    /// Everything that there is to send now, in the order in which it must go: CDS, EDS, LDS, RDS, and the removal of
-    /// clusters last, when no route leads to them any more.
-    pub fn flush(&mut self) -> Vec<Response> {
-        let kinds = &mut self.kinds;
-        let mut responses = Vec::new();
-        let mut changed = BTreeSet::new();
-        responses.extend(kinds[Kind::Cds as usize].respond(Kind::Cds, true, &mut changed));
-        // An Envoy warms a changed cluster until its endpoints come again, even if they are the same.
-        kinds[Kind::Eds as usize].send_again(&changed);
-        for kind in [Kind::Eds, Kind::Lds, Kind::Rds] {
-            responses.extend(kinds[kind as usize].respond(kind, false, &mut BTreeSet::new()));
+    fn request(&mut self, request: Request<'_>) -> Result<(Meaning, Changes), RequestError> {
+        let Request { kind, names, nonce, .. } = request;
+        if names.len() > MAX_NAMES {
+            return Err(RequestError::TooManyNames { kind, names: names.len() });
         }
-        responses.extend(kinds[Kind::Cds as usize].respond(Kind::Cds, false, &mut BTreeSet::new()));
-        responses
+        let ledger = &mut self.subscription.ledger;
+        let meaning = match (nonce.is_empty(), ledger.issued(kind, nonce)) {
+            (true, _) => Meaning::Subscription,
+            (false, None) => return Ok((Meaning::Stale, Changes::default())),
+            (false, Some(number)) => match (ledger.answer(number, request.error), request.error) {
+                (Answered::Earlier, _) => Meaning::Stale,
+                (Answered::Last, Some(_)) => Meaning::Nack,
+                (Answered::Last, None) => Meaning::Ack,
+            },
+        };
+        let comes_back = !std::mem::replace(&mut self.begun, true) && !request.version_info.is_empty();
+        let mut wanted: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        self.named |= !names.is_empty();
+        let wildcard = kind.is_complete() && (wanted.remove("*") || !self.named);
+        let mut changes = Changes::default();
+        let unwanted: Vec<_> =
+            self.subscription.ledger.named().filter(|name| !wanted.contains(&***name)).cloned().collect();
+        for name in unwanted {
+            self.subscription.unname(&name, &mut changes);
+        }
+        self.subscription.set_wildcard(wildcard, comes_back, &mut changes);
+        let before = if comes_back { Before::Something } else { Before::Nothing };
+        for name in wanted {
+            self.subscription.name(name, before, &mut changes);
+        }
+        Ok((meaning, changes))
     }
 
-    /// The names of `kind` subscribed to, sorted.
-    #[must_use]
-    pub fn names(&self, kind: Kind) -> Vec<Arc<str>> {
-        self.kinds[kind as usize].names()
+    /// There is no word for "gone": what stands for it is sent.
+    fn update(&mut self, _: Kind, name: &str, lookup: Lookup) {
+        let current = match lookup {
+            Lookup::Unknown => Current::Unknown,
+            Lookup::Absent(None) => Current::Absent,
+            Lookup::Absent(Some(encoded)) | Lookup::Present(encoded) => Current::Present(encoded),
+        };
+        self.subscription.ledger.update(name, current);
     }
 
-    /// How the subscription of `kind` stands.
-    #[must_use]
-    pub fn standing(&self, kind: Kind) -> Standing {
-        self.kinds[kind as usize].standing()
+    fn respond(&mut self, kind: Kind, keep_absent: bool, changed: &mut BTreeSet<Arc<str>>) -> Option<Response> {
+        let Subscription { ledger, .. } = &self.subscription;
+        if !self.subscription.is_dirty() || self.subscription.must_wait() || (kind.is_complete() && ledger.must_wait())
+        {
+            return None;
+        }
+        let owed = self.subscription.take_owed();
+        let ledger = &mut self.subscription.ledger;
+        let due = ledger.take_due(keep_absent);
+        let again = ledger.take_again();
+        if !owed && due.is_empty() && again.is_empty() {
+            return None;
+        }
+        changed.extend(due.iter().filter(|due| due.now.is_some()).map(|due| due.name.clone()));
+        let doubt = ledger.take_doubtful().is_some();
+        let resources = if kind.is_complete() || doubt {
+            ledger.held()
+        } else {
+            let mut resources: Vec<_> = due.into_iter().filter_map(|due| due.now).collect();
+            for held in again {
+                if !resources.iter().any(|encoded| encoded.name() == held.name()) {
+                    resources.push(held);
+                }
+            }
+            resources
+        };
+        let (version, number) = ledger.send(resources.clone());
+        Some(Response { kind, version, number, resources, removed: Vec::new() })
+    }
+
+    fn subscription(&self) -> &Subscription {
+        &self.subscription
+    }
+
+    fn subscription_mut(&mut self) -> &mut Subscription {
+        &mut self.subscription
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::resources::Encoded;
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
@@ -90,10 +91,10 @@ impl World {
         match self.truth.get(&(kind, name)) {
             None | Some(None) => Lookup::Unknown,
             // As the builder does it: only a cluster is ever absent.
-            Some(Some(0)) if kind == Kind::Cds => Lookup::Absent,
+            Some(Some(0)) if kind == Kind::Cds => Lookup::Absent(None),
             Some(Some(content)) => {
                 let bytes = format!("{}={content}", NAMES[name]).into_bytes();
-                Lookup::Present(Encoded::new(kind, Arc::from(NAMES[name]), bytes))
+                Lookup::Present(Encoded::new(kind, Arc::from(NAMES[name]), &bytes))
             }
         }
     }
@@ -113,8 +114,8 @@ impl World {
         let Some((kind, version_info, names, nonce, error)) = self.requests.pop_front() else { return false };
         let request =
             Request { kind, version_info: &version_info, names: &names, nonce: &nonce, error: error.as_deref() };
-        let effects = self.server.request(request).unwrap();
-        for name in effects.added {
+        let (_, changes) = self.server.request(request).unwrap();
+        for name in changes.added {
             let index = NAMES.iter().position(|known| **known == *name).unwrap();
             let lookup = self.lookup(kind, index);
             self.server.update(kind, &name, lookup);
@@ -126,7 +127,7 @@ impl World {
         let Some(response) = self.under_way.pop_front() else { return false };
         let kind = response.kind;
         let client = &mut self.client[kind as usize];
-        client.nonce.clone_from(&response.nonce);
+        client.nonce = response.nonce();
         let mut refused = None;
         let mut there = BTreeSet::new();
         for encoded in &response.resources {
@@ -143,7 +144,7 @@ impl World {
             client.holds.retain(|name, _| there.contains(name));
         }
         if refused.is_none() {
-            client.version.clone_from(&response.version);
+            client.version = response.version.to_string();
         }
         self.request(kind, refused.as_deref());
         true
@@ -275,8 +276,8 @@ proptest! {
         let mut stream = Stream::default();
         for (kind, version_info, names, nonce, error) in &requests {
             let request = Request { kind: *kind, version_info, names, nonce, error: error.as_deref() };
-            for name in stream.request(request).unwrap().added {
-                stream.update(*kind, &name, Lookup::Present(Encoded::new(*kind, name.clone(), name.as_bytes().to_vec())));
+            for name in stream.request(request).unwrap().1.added {
+                stream.update(*kind, &name, Lookup::Present(Encoded::new(*kind, name.clone(), name.as_bytes())));
             }
             let sent = stream.flush();
             prop_assert!(sent.len() <= 5);

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::resources::Encoded;
+use crate::xds::protocol::refusal::mentions;
 
 fn resource(kind: Kind, name: &str, content: &str) -> Lookup {
-    Lookup::Present(Encoded::new(kind, Arc::from(name), format!("{name}={content}").into_bytes()))
+    Lookup::Present(Encoded::new(kind, Arc::from(name), format!("{name}={content}").as_bytes()))
 }
 
 /// A stream and the nonce and version of the last response of each type, as a client keeps them.
@@ -17,24 +19,24 @@ struct Peer {
 }
 
 impl Peer {
-    fn send(&mut self, kind: Kind, names: &[&str], error: Option<&str>) -> Effects {
+    fn send(&mut self, kind: Kind, names: &[&str], error: Option<&str>) -> (Meaning, Changes) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let nonce = self.last[kind as usize].as_ref().map(|last| last.nonce.clone()).unwrap_or_default();
+        let nonce = self.last[kind as usize].as_ref().map(|last| last.nonce()).unwrap_or_default();
         let version_info = &self.accepted[kind as usize];
         self.stream.request(Request { kind, version_info, names: &names, nonce: &nonce, error }).unwrap()
     }
 
-    fn subscribe(&mut self, kind: Kind, names: &[&str]) -> Effects {
-        self.send(kind, names, None)
+    fn subscribe(&mut self, kind: Kind, names: &[&str]) -> Changes {
+        self.send(kind, names, None).1
     }
 
     fn ack(&mut self, kind: Kind, names: &[&str]) {
-        self.accepted[kind as usize] = self.last[kind as usize].as_ref().unwrap().version.clone();
-        assert_eq!(self.send(kind, names, None).meaning, Meaning::Ack);
+        self.accepted[kind as usize] = self.last[kind as usize].as_ref().unwrap().version.to_string();
+        assert_eq!(self.send(kind, names, None).0, Meaning::Ack);
     }
 
     fn nack(&mut self, kind: Kind, names: &[&str], text: &str) {
-        assert_eq!(self.send(kind, names, Some(text)).meaning, Meaning::Nack);
+        assert_eq!(self.send(kind, names, Some(text)).0, Meaning::Nack);
     }
 
     fn set(&mut self, kind: Kind, name: &str, content: &str) {
@@ -106,7 +108,7 @@ fn a_cluster_goes_only_after_the_route_that_led_to_it() {
     }
     peer.set(Kind::Rds, "r", "to-a");
     peer.flush();
-    peer.stream.update(Kind::Cds, "a", Lookup::Absent);
+    peer.stream.update(Kind::Cds, "a", Lookup::Absent(None));
     peer.set(Kind::Cds, "b", "2");
     peer.set(Kind::Rds, "r", "to-b");
     assert_eq!(peer.flush(), ["CDS a=1 b=2", "RDS r=to-b", "CDS b=2"]);
@@ -174,9 +176,9 @@ fn a_client_that_comes_back_is_always_answered() {
     peer.subscribe(Kind::Eds, &["a"]);
     peer.set(Kind::Eds, "a", "1");
     peer.flush();
-    let version = peer.last[Kind::Eds as usize].as_ref().unwrap().version.clone();
+    let version = peer.last[Kind::Eds as usize].as_ref().unwrap().version;
     let mut again = Peer::default();
-    again.accepted[Kind::Eds as usize] = version.clone();
+    again.accepted[Kind::Eds as usize] = version.to_string();
     again.subscribe(Kind::Eds, &["a"]);
     again.set(Kind::Eds, "a", "1");
     assert_eq!(again.flush(), ["EDS a=1"]);
@@ -187,7 +189,7 @@ fn a_client_that_comes_back_is_always_answered() {
 fn a_known_absence_of_a_cluster_is_answered_with_nothing() {
     let mut peer = Peer::default();
     peer.subscribe(Kind::Cds, &["a"]);
-    peer.stream.update(Kind::Cds, "a", Lookup::Absent);
+    peer.stream.update(Kind::Cds, "a", Lookup::Absent(None));
     assert_eq!(peer.flush(), ["CDS"]);
     assert_eq!(peer.flush(), NOTHING);
 }
@@ -196,14 +198,41 @@ fn a_known_absence_of_a_cluster_is_answered_with_nothing() {
 fn a_wildcard_is_answered_at_once_and_once() {
     let mut peer = Peer::default();
     peer.subscribe(Kind::Cds, &[]);
+    assert_eq!(peer.flush(), NOTHING, "it is not known yet what everything is");
+    peer.stream.set_members(Kind::Cds, BTreeSet::new());
     assert_eq!(peer.flush(), ["CDS"]);
     peer.ack(Kind::Cds, &[]);
     assert_eq!(peer.flush(), NOTHING);
     let mut named = Peer::default();
+    named.stream.set_members(Kind::Lds, BTreeSet::new());
     named.subscribe(Kind::Lds, &["*"]);
     assert_eq!(named.flush(), ["LDS"]);
     named.ack(Kind::Lds, &["*"]);
     assert_eq!(named.flush(), NOTHING);
+}
+
+#[test]
+fn a_wildcard_follows_what_everything_is() {
+    let members = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect::<BTreeSet<Arc<str>>>();
+    let mut peer = Peer::default();
+    peer.stream.set_members(Kind::Cds, members(&["a", "b"]));
+    assert_eq!(peer.subscribe(Kind::Cds, &[]).added, ["a".into(), "b".into()]);
+    peer.set(Kind::Cds, "a", "1");
+    assert_eq!(peer.flush(), NOTHING, "an Envoy takes the first answer for all that there is");
+    peer.set(Kind::Cds, "b", "1");
+    assert_eq!(peer.flush(), ["CDS a=1 b=1"]);
+    peer.ack(Kind::Cds, &[]);
+    let changes = peer.stream.set_members(Kind::Cds, members(&["b", "c"]));
+    assert_eq!((changes.added, changes.removed), (vec!["c".into()], vec!["a".into()]));
+    assert_eq!(peer.flush(), ["CDS b=1"]);
+    peer.set(Kind::Cds, "c", "1");
+    assert_eq!(peer.flush(), ["CDS b=1 c=1"]);
+    peer.ack(Kind::Cds, &[]);
+    // Names beside the wildcard, and then instead of it.
+    assert_eq!(peer.subscribe(Kind::Cds, &["*", "d"]).added, ["d".into()]);
+    assert_eq!(peer.subscribe(Kind::Cds, &["d"]).removed, ["b".into(), "c".into()]);
+    peer.set(Kind::Cds, "d", "1");
+    assert_eq!(peer.flush(), ["CDS d=1"]);
 }
 
 #[test]
@@ -241,8 +270,7 @@ fn an_answer_to_an_older_response_is_no_answer_to_the_last() {
     peer.set(Kind::Eds, "a", "2");
     peer.flush();
     let new = std::mem::replace(&mut peer.last[Kind::Eds as usize], old);
-    let stale = Effects { meaning: Meaning::Stale, added: vec![], removed: vec![] };
-    assert_eq!(peer.subscribe(Kind::Eds, &["a"]), stale);
+    assert_eq!(peer.send(Kind::Eds, &["a"], None), (Meaning::Stale, Changes::default()));
     assert_eq!(peer.flush(), NOTHING);
     let standing = peer.stream.standing(Kind::Eds);
     assert_ne!(standing.sent, standing.accepted);
@@ -260,8 +288,7 @@ fn requests_on_an_invented_nonce_change_nothing() {
     for nonce in ["EDS-2", "EDS-0", "EDS--1", "EDS-", "CDS-1", "1", "x", "EDS-18446744073709551616"] {
         let names = ["b".to_owned()];
         let request = Request { kind: Kind::Eds, version_info: "", names: &names, nonce, error: Some("no") };
-        let effects = peer.stream.request(request).unwrap();
-        assert_eq!(effects, Effects { meaning: Meaning::Stale, added: vec![], removed: vec![] }, "{nonce}");
+        assert_eq!(peer.stream.request(request).unwrap(), (Meaning::Stale, Changes::default()), "{nonce}");
     }
     assert_eq!(&*peer.stream.names(Kind::Eds), ["a".into()]);
     assert_eq!(peer.stream.standing(Kind::Eds).nack, None);
@@ -298,8 +325,8 @@ fn nonces_are_told_apart_by_type() {
     }
     peer.flush();
     peer.last.swap(Kind::Cds as usize, Kind::Eds as usize);
-    assert_eq!(peer.subscribe(Kind::Cds, &["a"]).meaning, Meaning::Stale);
-    assert_eq!(peer.subscribe(Kind::Eds, &["a"]).meaning, Meaning::Stale);
+    assert_eq!(peer.send(Kind::Cds, &["a"], None).0, Meaning::Stale);
+    assert_eq!(peer.send(Kind::Eds, &["a"], None).0, Meaning::Stale);
 }
 
 #[test]
@@ -393,10 +420,10 @@ fn a_refusal_of_an_older_response_is_still_heard() {
         kind: Kind::Eds,
         version_info: "",
         names: &names,
-        nonce: &older.nonce,
+        nonce: &older.nonce(),
         error: Some("resource a: bad"),
     };
-    assert_eq!(peer.stream.request(late).unwrap().meaning, Meaning::Stale);
+    assert_eq!(peer.stream.request(late).unwrap().0, Meaning::Stale);
     peer.ack(Kind::Eds, &["a", "b"]);
     peer.set(Kind::Eds, "b", "3");
     assert_eq!(peer.flush(), ["EDS b=3"]);
@@ -418,7 +445,6 @@ fn a_refusal_of_what_is_not_wanted_any_more_blames_nothing_else() {
 
 #[test]
 fn names_are_found_in_the_text_of_a_refusal_only_as_a_whole() {
-    use super::kind_state::mentions;
     assert!(mentions("cluster checkout.shop:8080: bad", "checkout.shop:8080"));
     assert!(mentions("[checkout.shop:8080]", "checkout.shop:8080"));
     assert!(mentions("xds: checkout.shop. Try again", "checkout.shop"));

@@ -3,8 +3,6 @@
 use std::time::Duration;
 
 use bytes::{Buf, BufMut};
-use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
-use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Status};
@@ -184,14 +182,4 @@ async fn frames_that_are_no_requests_end_their_own_stream_alone() {
     assert_eq!(plane.server.counts().bad_frames, 3);
     plane.catalog.say("checkout.shop", &served(&["10.0.0.2:80"]));
     assert_eq!(addresses(&good.take(Kind::Eds, &[SHOP]).await), ["10.0.0.2"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn delta_is_refused_with_a_word_of_what_to_do() {
-    let plane = Plane::start();
-    let mut client = AggregatedDiscoveryServiceClient::new(plane.channel.clone());
-    let status =
-        client.delta_aggregated_resources(futures::stream::pending::<DeltaDiscoveryRequest>()).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unimplemented);
-    assert!(status.message().contains("state of the world"), "{status}");
 }

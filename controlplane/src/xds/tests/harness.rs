@@ -11,7 +11,6 @@ use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service
 use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 use envoy_types::pb::google::rpc::Status as RpcStatus;
 use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
 use portolan_topology::topology::Topology;
 use tokio::io::DuplexStream;
 use tokio::sync::{mpsc, watch};
@@ -20,49 +19,11 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Status, Streaming};
 use tower::service_fn;
 
-use crate::catalog::served::{Catalog, Query, Served};
 use crate::lrs::service::LoadReports;
 use crate::lrs::store::LoadStore;
 use crate::resources::Kind;
-use crate::resources::fixtures::topology;
+use crate::resources::fixtures::{Told, topology};
 use crate::xds::server::{XdsServer, transport};
-
-/// A catalog that says what it is told to.
-#[derive(Default)]
-pub(super) struct Told {
-    slots: Mutex<HashMap<Query, watch::Sender<Served>>>,
-    says: Mutex<HashMap<String, Served>>,
-}
-
-impl Catalog for Told {
-    fn watch(&self, query: Query) -> watch::Receiver<Served> {
-        let says = self.says.lock().get(&query.service.to_string()).cloned().unwrap_or(Served::NotYet);
-        let mut slots = self.slots.lock();
-        slots.entry(query).or_insert_with(|| watch::Sender::new(says)).subscribe()
-    }
-}
-
-impl Told {
-    /// Says `served` of `service`, to whomever asked and will ask.
-    pub(super) fn say(&self, service: &str, served: &Served) {
-        self.says.lock().insert(service.to_owned(), served.clone());
-        for (query, slot) in &*self.slots.lock() {
-            if query.service.to_string() == service {
-                slot.send_replace(served.clone());
-            }
-        }
-    }
-
-    /// Every question that was asked.
-    pub(super) fn asked(&self) -> Vec<Query> {
-        self.slots.lock().keys().cloned().collect()
-    }
-
-    /// How many are listening.
-    pub(super) fn listeners(&self) -> usize {
-        self.slots.lock().values().map(watch::Sender::receiver_count).sum()
-    }
-}
 
 pub(super) struct Plane {
     pub(super) catalog: Arc<Told>,

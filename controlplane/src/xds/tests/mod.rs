@@ -1,6 +1,7 @@
 //! The server with real gRPC between it and its clients.
 
 mod bad_input;
+mod delta;
 mod harness;
 mod reports;
 

@@ -1,0 +1,93 @@
+//! What changed for one stream since it last looked: one latest-wins slot per resource, never a queue.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::resources::cache::Watcher;
+use crate::resources::{Kind, Lookup};
+
+/// One stream's slots.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    state: Mutex<State>,
+}
+
+/// The newest state of each resource that changed.
+pub(super) type News = HashMap<(Kind, Arc<str>), Lookup>;
+
+#[derive(Debug, Default)]
+struct State {
+    news: News,
+    /// The topology changed.
+    moved: bool,
+    waker: Option<Waker>,
+    /// Since when something waits for the client.
+    owed_since: Option<Instant>,
+}
+
+impl State {
+    fn wake(&mut self) -> Option<Waker> {
+        self.owed_since.get_or_insert_with(Instant::now);
+        self.waker.take()
+    }
+}
+
+impl Inbox {
+    /// What changed, and whether the topology did. `waker` is woken by the next change.
+    pub(super) fn take(&self, waker: &Waker) -> (News, bool) {
+        let mut state = self.state.lock();
+        state.owed_since = None;
+        if !state.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            state.waker = Some(waker.clone());
+        }
+        (std::mem::take(&mut state.news), std::mem::take(&mut state.moved))
+    }
+
+    /// What was said of a resource before this moment counts no more.
+    pub(super) fn forget(&self, kind: Kind, name: &Arc<str>) {
+        let mut state = self.state.lock();
+        if !state.news.is_empty() {
+            state.news.remove(&(kind, name.clone()));
+        }
+    }
+
+    /// The topology changed.
+    pub(super) fn topology_moved(&self) {
+        let waker = {
+            let mut state = self.state.lock();
+            state.moved = true;
+            state.wake()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// The stream has handed something to the transport, and has not been asked for more.
+    pub(super) fn handed_over(&self) {
+        self.state.lock().owed_since.get_or_insert_with(Instant::now);
+    }
+
+    /// For how long something has been waiting for the client, who takes nothing.
+    pub(super) fn stalled_for(&self) -> Duration {
+        self.state.lock().owed_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+}
+
+impl Watcher for Inbox {
+    fn changed(&self, kind: Kind, name: &Arc<str>, lookup: Lookup) {
+        let waker = {
+            let mut state = self.state.lock();
+            state.news.insert((kind, name.clone()), lookup);
+            state.wake()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
