@@ -14,6 +14,7 @@ use portolan_topology::topology::Topology;
 use tokio::sync::watch;
 
 use crate::source::Source;
+use crate::source::kube::KubeConfig;
 
 /// Everything that a control plane must be told.
 pub struct Config {
@@ -51,6 +52,8 @@ pub enum TopologyFrom {
 pub enum SourceFrom {
     /// A folder of manifests.
     Files(PathBuf),
+    /// A Kubernetes API server.
+    Kube(KubeConfig),
     /// Handed in: for tests and simulations.
     Given(Source),
 }

@@ -34,6 +34,7 @@ use crate::ports::{self, Http, Only, PortError};
 use crate::readiness::Readiness;
 use crate::source::damped;
 use crate::source::files::{FilesError, FilesSource};
+use crate::source::kube::KubeSource;
 use crate::topology_file::{TopologyError, TopologyFile, TopologyStatus};
 use crate::xds::server::{XdsServer, transport};
 
@@ -144,7 +145,12 @@ pub async fn run(
 }
 
 /// Starts a control plane. Once this returns, its ports are open and every stage runs.
-pub async fn start(config: Config, net: Arc<dyn Net>, disk: Arc<dyn Disk>, rng: StdRng) -> Result<Running, StartError> {
+pub async fn start(
+    config: Config,
+    net: Arc<dyn Net>,
+    disk: Arc<dyn Disk>,
+    mut rng: StdRng,
+) -> Result<Running, StartError> {
     let started = tokio::time::Instant::now();
     let readiness = Readiness::new();
     let mut stages: Vec<Box<dyn Send + Sync>> = Vec::new();
@@ -165,6 +171,12 @@ pub async fn start(config: Config, net: Arc<dyn Net>, disk: Arc<dyn Disk>, rng: 
             let files = FilesSource::start(folder).await?;
             let source = files.source();
             stages.push(Box::new(files));
+            source
+        }
+        SourceFrom::Kube(kube) => {
+            let kube = KubeSource::start(&kube, &mut rng);
+            let source = kube.source();
+            stages.push(Box::new(kube));
             source
         }
         SourceFrom::Given(source) => source,

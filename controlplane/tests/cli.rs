@@ -64,8 +64,11 @@ fn wrong_usage_is_status_2_with_the_mend() {
     let folder = folder();
     let at = folder.path();
     for (more, message) in [
-        (&["--source", "kube"][..], "--source kube: `kube` is not supported yet; expected files:DIR"),
-        (&["--source", "m"], "--source m: expected files:DIR"),
+        (&["--source", "m"][..], "--source m: expected kube or files:DIR"),
+        (
+            &["--source", "files:m", "--watch-pods"],
+            "--kubeconfig, --kube-context and --watch-pods are for --source kube",
+        ),
         (
             &["--xds-addr", "0.0.0.0:0"],
             "--xds-addr 0.0.0.0:0: --dev takes loopback addresses alone, such as 127.0.0.1:0",

@@ -56,6 +56,17 @@ pub struct LocalService {
     pub ports: Vec<Port>,
     /// Endpoints by port number. Every port of `ports` has an entry.
     pub endpoints: BTreeMap<u16, EndpointsByZone>,
+    /// Requests a second that a ready endpoint of weight 1 carries, where the source says so.
+    pub capacity: Option<NonZeroU32>,
+}
+
+impl LocalService {
+    /// Requests a second that `counts` of its endpoints carry, where the source says what one does.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a sum of weights is far below 2⁵²")]
+    pub fn capacity_of(&self, counts: EndpointCounts) -> Option<f64> {
+        self.capacity.map(|each| f64::from(each.get()) * counts.ready_weight as f64)
+    }
 }
 
 /// Everything that a source knows, as one immutable snapshot.

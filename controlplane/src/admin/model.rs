@@ -32,6 +32,8 @@ pub struct Status {
     pub topology: TopologyShown,
     /// The cluster's own source.
     pub source: SourceStatus,
+    /// For how long some of what the source reads cannot be reached.
+    pub source_silent_seconds: Option<u64>,
     /// Its own certificate.
     pub certificate: CertificateShown,
     /// Where it listens.

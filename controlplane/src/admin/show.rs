@@ -27,6 +27,8 @@ impl Admin {
         let streams = self.xds.clients().snapshot();
         let refuses =
             |client: &&ClientState| client.subscriptions.values().any(|subscription| subscription.nack.is_some());
+        let source = self.source.status.borrow().as_ref().clone();
+        let silent = source.silent_since.map(|since| Timestamp::now().duration_since(since).as_secs());
         Status {
             cluster: self.cluster.clone(),
             node: self.node.clone(),
@@ -38,7 +40,8 @@ impl Admin {
                 hash: inputs.topology.short_hash(),
                 file: self.topology_status.borrow().as_ref().clone(),
             },
-            source: self.source.status.borrow().as_ref().clone(),
+            source,
+            source_silent_seconds: silent.map(|seconds| u64::try_from(seconds).unwrap_or(0)),
             certificate: self.certificate(),
             addresses: self.addresses,
             plaintext_from: self.plaintext_from.iter().map(ToString::to_string).collect(),

@@ -53,7 +53,13 @@ pub(super) fn assemble(inputs: &Inputs, key: &PlanKey, waiting: Waiting) -> Asse
         && let Some(service) = inputs.local.services.get(&key.service)
         && let Some(endpoints) = service.endpoints.get(&key.port)
     {
-        join.zones(&inputs.cluster, endpoints, |_| None);
+        // Our own part counts as others are told of it.
+        let told = |(zone, endpoints): (_, &Vec<Endpoint>)| {
+            let counts = EndpointCounts::of(endpoints);
+            (zone, Fact { endpoints: counts, capacity: service.capacity_of(counts), ..Fact::default() })
+        };
+        let told: BTreeMap<_, _> = endpoints.iter().map(told).collect();
+        join.zones(&inputs.cluster, endpoints, |zone| told.get(zone));
     }
     let port = ServicePort { service: key.service.clone(), port: key.port };
     // Facts may be missing of a cluster that has not been heard since a restart: lists on disk still tell of it.

@@ -28,6 +28,7 @@ fn inputs() -> Inputs {
         id: id.clone(),
         ports: vec![Port { number: 8080, name: None }],
         endpoints: [(8080, endpoints)].into(),
+        capacity: None,
     };
     Inputs {
         cluster: "use1-a".parse().unwrap(),

@@ -99,6 +99,10 @@ fn notes(status: &Status) -> Vec<String> {
             .map(|error| format!("the topology file is refused, an older one is in force: {}", first_line(error))),
     );
     notes.extend(topology.warnings.iter().map(|warning| first_line(warning).to_owned()));
+    notes.extend(status.source_silent_seconds.map(|seconds| {
+        let away = age(seconds.saturating_mul(1_000));
+        format!("{}: not everything can be seen for {away}; what was seen last stands", status.source.source)
+    }));
     notes.extend(
         status.source.errors.values().map(|error| format!("{}; its last good content stands", first_line(error))),
     );

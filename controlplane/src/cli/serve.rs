@@ -21,7 +21,9 @@ use tracing_subscriber::EnvFilter;
 
 use super::{Failure, output};
 use crate::config::{Config, Network, PlaintextPort, SourceFrom, TopologyFrom, XdsPort};
+use crate::kube::client::{self as kube_client, Access};
 use crate::run::Addresses;
+use crate::source::kube::KubeConfig;
 use crate::topology_file;
 
 /// The file in the data directory that says where a running control plane listens.
@@ -43,9 +45,19 @@ pub(super) struct Serve {
     /// Where it keeps what must outlive it; its own, never shared
     #[arg(long, env = "PORTOLAN_DATA_DIR", value_name = "DIR")]
     data_dir: PathBuf,
-    /// Where its cluster's services come from: files:DIR watches a folder of Kubernetes manifests
+    /// Where its cluster's services come from: kube watches the cluster's API server, files:DIR a folder of Kubernetes
+    /// manifests
     #[arg(long, env = "PORTOLAN_SOURCE", value_name = "SOURCE")]
     source: String,
+    /// The kubeconfig for --source kube [default: KUBECONFIG, ~/.kube/config, or the pod's service account]
+    #[arg(long, env = "PORTOLAN_KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig [default: its current one]
+    #[arg(long, env = "PORTOLAN_KUBE_CONTEXT", value_name = "NAME")]
+    kube_context: Option<String>,
+    /// Let --source kube watch Pods too, for their portolan.dev/weight
+    #[arg(long, env = "PORTOLAN_WATCH_PODS")]
+    watch_pods: bool,
     /// The port for other control planes (mTLS)
     #[arg(
         long,
@@ -127,9 +139,12 @@ impl Serve {
 
     /// Flags that contradict each other.
     fn check_flags(&self) -> Result<(), String> {
-        if !self.source.starts_with("files:") || self.source == "files:" {
-            let kube = if self.source == "kube" { "`kube` is not supported yet; " } else { "" };
-            return Err(format!("--source {}: {kube}expected files:DIR", self.source));
+        let of_files = self.source.strip_prefix("files:").is_some_and(|folder| !folder.is_empty());
+        if self.source != "kube" && !of_files {
+            return Err(format!("--source {}: expected kube or files:DIR", self.source));
+        }
+        if of_files && (self.kubeconfig.is_some() || self.kube_context.is_some() || self.watch_pods) {
+            return Err("--kubeconfig, --kube-context and --watch-pods are for --source kube".into());
         }
         let given = [&self.tls_cert, &self.tls_key, &self.tls_ca].iter().filter(|file| file.is_some()).count();
         if self.dev {
@@ -183,7 +198,8 @@ impl Serve {
             tracing::warn!(address = %self.admin_addr, "the admin interface is open to the network: it has no login");
         }
         let seed: [u8; 32] = rand::random();
-        let config = self.config(Arc::new(credentials));
+        let source = self.source_from().await?;
+        let config = self.config(source, Arc::new(credentials));
         let running = crate::run::start(config, Arc::new(TokioNet), Arc::new(disk), StdRng::from_seed(seed)).await?;
         let addresses = running.addresses();
         write_addresses(&addresses_file, &addresses)
@@ -216,8 +232,17 @@ impl Serve {
         Ok(certs::files_of(&folder, &self.cluster))
     }
 
-    fn config(self, credentials: Arc<Credentials>) -> Config {
-        let folder = self.source.strip_prefix("files:").unwrap_or(&self.source);
+    async fn source_from(&self) -> Result<SourceFrom, Failure> {
+        if let Some(folder) = self.source.strip_prefix("files:") {
+            return Ok(SourceFrom::Files(folder.into()));
+        }
+        let access = Access { kubeconfig: self.kubeconfig.clone(), context: self.kube_context.clone() };
+        let name = self.kube_context.as_ref().map_or_else(|| "kube".to_owned(), |context| format!("kube:{context}"));
+        let kube = KubeConfig::new(kube_client::connect(&access).await?, name);
+        Ok(SourceFrom::Kube(KubeConfig { pods: self.watch_pods, ..kube }))
+    }
+
+    fn config(self, source: SourceFrom, credentials: Arc<Credentials>) -> Config {
         let clients = match self.xds_client_certs {
             ClientCerts::Required => ClientCertificates::Required,
             ClientCerts::Optional => ClientCertificates::Optional,
@@ -227,7 +252,7 @@ impl Serve {
             cluster: self.cluster,
             node: self.node,
             topology: TopologyFrom::File(self.topology),
-            source: SourceFrom::Files(folder.into()),
+            source,
             credentials,
             peers: PeerPort::At(self.peer_addr),
             xds: XdsPort { address: self.xds_addr, tls: (!self.dev).then_some(clients) },

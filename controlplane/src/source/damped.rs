@@ -82,7 +82,12 @@ mod tests {
         let endpoint = Endpoint { address: "10.0.0.1:80".parse().unwrap(), weight: NonZeroU32::MIN, health };
         let id: portolan_topology::names::ServiceId = "a.shop".parse().unwrap();
         let ports = vec![Port { number: 80, name: None }];
-        let service = LocalService { id: id.clone(), ports, endpoints: [(80, [(None, vec![endpoint])].into())].into() };
+        let service = LocalService {
+            id: id.clone(),
+            ports,
+            endpoints: [(80, [(None, vec![endpoint])].into())].into(),
+            capacity: None,
+        };
         Arc::new(LocalServices { synced: true, services: [(id, Arc::new(service))].into() })
     }
 

@@ -56,21 +56,14 @@ impl Damper {
         let held: BTreeSet<(&ServiceId, SocketAddr)> =
             self.pasts.iter().filter(|(_, past)| now < past.until).map(|((id, address), _)| (id, *address)).collect();
         let shown = self.given.iter().map(|(id, service)| {
-            let mut shown = service.as_ref().clone();
-            if !held.is_empty() {
-                let all = shown.endpoints.values_mut().flat_map(BTreeMap::values_mut).flatten();
-                for endpoint in all.filter(|endpoint| endpoint.health == Health::Ready) {
-                    if held.contains(&(id, endpoint.address)) {
-                        endpoint.health = Health::NotReady;
-                    }
-                }
-            }
+            let shown = if held.iter().any(|(of, _)| *of == id) {
+                let shown = without(service, |address| held.contains(&(id, address)));
+                let same = self.shown.get(id).filter(|same| ***same == shown).cloned();
+                same.unwrap_or_else(|| Arc::new(shown))
+            } else {
+                service.clone()
+            };
             (id.clone(), shown)
-        });
-        let shown = shown.map(|(id, shown)| {
-            let candidates = [self.given.get(&id), self.shown.get(&id)];
-            let same = candidates.into_iter().flatten().find(|same| ***same == shown).cloned();
-            (id, same.unwrap_or_else(|| Arc::new(shown)))
         });
         self.shown = shown.collect();
         LocalServices { synced, services: self.shown.clone() }
@@ -107,6 +100,16 @@ impl Past {
     }
 }
 
+/// `service` with those endpoints not ready that are `held`.
+fn without(service: &LocalService, held: impl Fn(SocketAddr) -> bool) -> LocalService {
+    let mut shown = service.clone();
+    let all = shown.endpoints.values_mut().flat_map(BTreeMap::values_mut).flatten();
+    for endpoint in all.filter(|endpoint| endpoint.health == Health::Ready && held(endpoint.address)) {
+        endpoint.health = Health::NotReady;
+    }
+    shown
+}
+
 /// The addresses that were ready and are listed as something else now.
 fn turned_unready(before: &LocalService, now: &LocalService) -> BTreeSet<SocketAddr> {
     let with = |service: &LocalService, ready: bool| -> BTreeSet<SocketAddr> {
@@ -138,7 +141,7 @@ mod tests {
         };
         let zones = [(None, ready.iter().map(endpoint).collect())].into();
         let ports = vec![Port { number: 80, name: None }];
-        let service = LocalService { id: id.clone(), ports, endpoints: [(80, zones)].into() };
+        let service = LocalService { id: id.clone(), ports, endpoints: [(80, zones)].into(), capacity: None };
         LocalServices { synced: true, services: [(id, Arc::new(service))].into() }
     }
 

@@ -109,7 +109,13 @@ impl Folder {
             warnings.entry(path(name)).or_default().push(text.clone());
         }
         let warnings = warnings.into_iter().map(|(file, texts)| (file, texts.join("\n"))).collect();
-        SourceStatus { source: format!("files:{}", self.name), synced: self.synced, errors, warnings }
+        SourceStatus {
+            source: format!("files:{}", self.name),
+            synced: self.synced,
+            silent_since: None,
+            errors,
+            warnings,
+        }
     }
 }
 

@@ -1,28 +1,35 @@
-//! Kubernetes manifests: `Service`, `EndpointSlice` and lists of them, as `kubectl get -o yaml` prints them. Pure.
+//! Kubernetes manifests: `Service`, `EndpointSlice`, what counts of `Pod` and `Node`, and lists of them, as
+//! `kubectl get -o yaml` prints them. Pure.
 //!
 //! Other kinds and unknown fields are ignored. A known object that is malformed is a mistake, and its file is refused
 //! whole.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use portolan_topology::diagnostic::{Diagnostics, Report, Span, Warning};
 use portolan_topology::document::{self, Document, Fields, List, Spanned};
 use portolan_topology::names::{NameError, ServiceId, ZoneName};
-use portolan_topology::service::{Endpoint, EndpointsByZone, Health, LocalService, Port};
+use portolan_topology::service::{LocalService, Port};
 use serde::Deserialize;
 
-/// The label by which a slice names its Service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+use super::objects::{
+    NODE_ZONE, SERVICE_NAME, Service, Settings, Slice, SliceEndpoint, SlicePort, Surroundings, health, is_tcp,
+    port_name, port_number,
+};
 
 /// The objects of one file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Manifest {
     services: BTreeMap<ObjectKey, Service>,
     slices: BTreeMap<ObjectKey, Slice>,
+    /// Those with a weight of their own.
+    pods: BTreeMap<ObjectKey, NonZeroU32>,
+    /// Those with a zone.
+    nodes: BTreeMap<ObjectKey, ZoneName>,
 }
 
 /// What identifies an object in its cluster.
@@ -39,32 +46,6 @@ impl fmt::Display for ObjectKey {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Service {
-    id: ServiceId,
-    ports: Vec<Port>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Slice {
-    service: ServiceId,
-    ports: Vec<SlicePort>,
-    endpoints: Vec<SliceEndpoint>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct SlicePort {
-    name: Option<String>,
-    number: u16,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct SliceEndpoint {
-    address: IpAddr,
-    zone: Option<ZoneName>,
-    health: Health,
-}
-
 /// Reads all objects of a file.
 pub fn parse(file: &str, text: &str) -> Result<(Manifest, Vec<Warning>), Diagnostics> {
     let documents = document::parse(file, text)?;
@@ -76,6 +57,8 @@ pub fn parse(file: &str, text: &str) -> Result<(Manifest, Vec<Warning>), Diagnos
         match (document.text_at(&["apiVersion"]).map(|version| version.value), document.kind()) {
             (Some("v1"), Some("Service")) => manifest.add_service(&document, &mut report),
             (Some("discovery.k8s.io/v1"), Some("EndpointSlice")) => manifest.add_slice(&document, &mut report),
+            (Some("v1"), Some("Pod")) => manifest.add_pod(&document, &mut report),
+            (Some("v1"), Some("Node")) => manifest.add_node(&document, &mut report),
             (Some(version), Some("EndpointSlice")) => {
                 let message = format!("an EndpointSlice of `{version}`");
                 report.error(document.span(), message).expected("apiVersion `discovery.k8s.io/v1`");
@@ -113,6 +96,7 @@ pub fn join<'a>(
     let mut repeated = Vec::new();
     let mut services = BTreeMap::new();
     let mut slices: BTreeMap<&ServiceId, Vec<&Slice>> = BTreeMap::new();
+    let mut around = Surroundings::default();
     for (file, manifest) in manifests {
         let mut is_first = |key: &'a ObjectKey| match owners.get(key) {
             None => {
@@ -130,41 +114,18 @@ pub fn join<'a>(
         for (_, slice) in manifest.slices.iter().filter(|(key, _)| is_first(key)) {
             slices.entry(&slice.service).or_default().push(slice);
         }
+        for (key, weight) in manifest.pods.iter().filter(|(key, _)| is_first(key)) {
+            around.pods.insert((key.namespace.clone(), key.name.clone()), *weight);
+        }
+        for (key, zone) in manifest.nodes.iter().filter(|(key, _)| is_first(key)) {
+            around.nodes.insert(key.name.clone(), zone.clone());
+        }
     }
     let local = |(id, service): (ServiceId, &Service)| {
         let slices = slices.get(&id).map_or(&[][..], Vec::as_slice);
-        let endpoints = service.ports.iter().map(|port| (port.number, endpoints(port, slices))).collect();
-        (id.clone(), LocalService { id, ports: service.ports.clone(), endpoints })
+        (id, around.local_service(service, slices))
     };
     (services.into_iter().map(local).collect(), repeated)
-}
-
-/// The endpoints of one port. An address that several slices list stands once: where it is best off (ready before
-/// draining before not ready).
-fn endpoints(port: &Port, slices: &[&Slice]) -> EndpointsByZone {
-    let rank = |health: Health| match health {
-        Health::Ready => 0,
-        Health::Draining => 1,
-        Health::NotReady => 2,
-    };
-    let mut best: BTreeMap<SocketAddr, &SliceEndpoint> = BTreeMap::new();
-    for slice in slices {
-        // A Service's port is joined to a slice's by name; a single port has none on either side.
-        let Some(target) = slice.ports.iter().find(|target| target.name == port.name) else { continue };
-        for endpoint in &slice.endpoints {
-            let address = SocketAddr::new(endpoint.address, target.number);
-            let known = best.entry(address).or_insert(endpoint);
-            if rank(endpoint.health) < rank(known.health) {
-                *known = endpoint;
-            }
-        }
-    }
-    let mut zones = EndpointsByZone::new();
-    for (address, endpoint) in best {
-        let served = Endpoint { address, weight: NonZeroU32::MIN, health: endpoint.health };
-        zones.entry(endpoint.zone.clone()).or_default().push(served);
-    }
-    zones
 }
 
 #[derive(Deserialize)]
@@ -173,6 +134,8 @@ struct Metadata {
     namespace: Option<Spanned<String>>,
     #[serde(default)]
     labels: BTreeMap<String, Spanned<String>>,
+    #[serde(default)]
+    annotations: BTreeMap<String, Spanned<String>>,
 }
 
 impl Metadata {
@@ -182,6 +145,16 @@ impl Metadata {
 
     fn key(&self, kind: &'static str) -> ObjectKey {
         ObjectKey { kind, namespace: self.namespace().to_owned(), name: self.name.value.clone() }
+    }
+
+    /// What our annotations say.
+    fn settings(&self, report: &mut Report) -> Settings {
+        let texts = self.annotations.iter().map(|(key, text)| (key.as_str(), text.value.as_str()));
+        let (settings, mistakes) = Settings::read(texts);
+        for (key, wrong) in mistakes {
+            report.error(self.annotations.get(key).map_or(self.name.span, |text| text.span), format!("{key}: {wrong}"));
+        }
+        settings
     }
 
     /// The service called `name` in this object's namespace.
@@ -231,11 +204,26 @@ struct SliceObject {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct EndpointObject {
     addresses: List<Spanned<String>>,
     #[serde(default)]
     conditions: Conditions,
     zone: Option<Spanned<String>>,
+    node_name: Option<String>,
+    target_ref: Option<TargetRef>,
+}
+
+#[derive(Deserialize)]
+struct TargetRef {
+    kind: Option<String>,
+    name: Option<String>,
+}
+
+/// An object of which only the metadata counts.
+#[derive(Deserialize)]
+struct MetadataObject {
+    metadata: Metadata,
 }
 
 #[derive(Deserialize, Default)]
@@ -253,20 +241,6 @@ struct SlicePortObject {
     protocol: Option<String>,
 }
 
-impl Conditions {
-    /// Absent conditions mean: ready, as ready as serving, not terminating.
-    fn health(&self) -> Health {
-        let ready = self.ready.unwrap_or(true);
-        if self.terminating.unwrap_or(false) {
-            if self.serving.unwrap_or(ready) { Health::Draining } else { Health::NotReady }
-        } else if ready {
-            Health::Ready
-        } else {
-            Health::NotReady
-        }
-    }
-}
-
 impl Manifest {
     fn add_service(&mut self, document: &Document, report: &mut Report) {
         let Some(object) = document.read_into::<ServiceObject>(Fields::Any, report) else { return };
@@ -278,15 +252,16 @@ impl Manifest {
         }
         let mut ports: Vec<Port> = Vec::new();
         for port in object.spec.ports.iter().filter(|port| is_tcp(port.protocol.as_deref())) {
-            let Some(number) = port_number(&port.port, report) else { continue };
+            let Some(number) = number_of(&port.port, report) else { continue };
             if ports.iter().any(|known| known.number == number) {
                 report.error(port.port.span, format!("port {number} stands twice in the Service"));
                 continue;
             }
-            ports.push(Port { number, name: name_of(port.name.as_deref()) });
+            ports.push(Port { number, name: port_name(port.name.as_deref()) });
         }
+        let settings = metadata.settings(report);
         let key = metadata.key("Service");
-        if self.services.insert(key.clone(), Service { id, ports }).is_some() {
+        if self.services.insert(key.clone(), Service { id, ports, settings }).is_some() {
             report.error(metadata.name.span, format!("{key} stands twice in this file"));
         }
     }
@@ -314,8 +289,8 @@ impl Manifest {
         let mut ports = Vec::new();
         for port in object.ports.iter().filter(|port| is_tcp(port.protocol.as_deref())) {
             // A port without a number stands for all of them, which no client can dial.
-            let Some(number) = port.port.as_ref().and_then(|number| port_number(number, report)) else { continue };
-            ports.push(SlicePort { name: name_of(port.name.as_deref()), number });
+            let Some(number) = port.port.as_ref().and_then(|number| number_of(number, report)) else { continue };
+            ports.push(SlicePort { name: port_name(port.name.as_deref()), number });
         }
         let endpoints = object.endpoints.iter().filter_map(|endpoint| endpoint.read(family, document.span(), report));
         let endpoints = endpoints.collect();
@@ -325,10 +300,26 @@ impl Manifest {
         }
     }
 
+    fn add_pod(&mut self, document: &Document, report: &mut Report) {
+        let Some(MetadataObject { metadata }) = document.read_into(Fields::Any, report) else { return };
+        if let Some(weight) = metadata.settings(report).weight {
+            self.pods.insert(metadata.key("Pod"), weight);
+        }
+    }
+
+    fn add_node(&mut self, document: &Document, report: &mut Report) {
+        let Some(MetadataObject { metadata }) = document.read_into(Fields::Any, report) else { return };
+        let Some(zone) = metadata.labels.get(NODE_ZONE) else { return };
+        match ZoneName::new(&zone.value) {
+            Ok(name) => drop(self.nodes.insert(metadata.key("Node"), name)),
+            Err(error) => drop(report.error(zone.span, error.to_string())),
+        }
+    }
+
     /// How many objects of the known kinds it holds.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.services.len() + self.slices.len()
+        self.services.len() + self.slices.len() + self.pods.len() + self.nodes.len()
     }
 
     /// Whether it holds no object of a known kind.
@@ -369,26 +360,21 @@ impl EndpointObject {
                 }
             },
         };
-        Some(SliceEndpoint { address, zone, health: self.conditions.health() })
+        let Conditions { ready, serving, terminating } = self.conditions;
+        let health = health(ready, serving, terminating);
+        let pod = self.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
+        let pod = pod.and_then(|target| target.name.as_deref().map(Into::into));
+        let node = self.node_name.as_deref().filter(|_| zone.is_none()).map(Into::into);
+        Some(SliceEndpoint { address, zone, health, node, pod })
     }
 }
 
-fn is_tcp(protocol: Option<&str>) -> bool {
-    protocol.is_none_or(|protocol| protocol == "TCP")
-}
-
-fn name_of(name: Option<&str>) -> Option<String> {
-    name.filter(|name| !name.is_empty()).map(str::to_owned)
-}
-
-fn port_number(number: &Spanned<u32>, report: &mut Report) -> Option<u16> {
-    match u16::try_from(number.value) {
-        Ok(port) if port > 0 => Some(port),
-        _ => {
-            report.error(number.span, format!("{} is not a port", number.value)).expected("a number from 1 to 65535");
-            None
-        }
+fn number_of(number: &Spanned<u32>, report: &mut Report) -> Option<u16> {
+    let port = port_number(number.value.into());
+    if port.is_none() {
+        report.error(number.span, format!("{} is not a port", number.value)).expected("a number from 1 to 65535");
     }
+    port
 }
 
 /// Puts `services` into shared form, keeping the allocation of each that did not change.

@@ -5,13 +5,16 @@ mod damped;
 pub mod files;
 mod flap;
 mod folder;
+pub mod kube;
 pub mod manifest;
+mod objects;
 
 pub use damped::damped;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use portolan_topology::service::LocalServices;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -29,11 +32,13 @@ pub struct Source {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SourceStatus {
-    /// What it reads, as given: `files:manifests`.
+    /// What it reads, as given: `files:manifests`, `kube`.
     pub source: String,
     /// Whether the first complete listing has been read.
     pub synced: bool,
-    /// What is wrong now, by file or folder: the last good content of each stands.
+    /// Since when some of what it reads cannot be reached: what it shows of that is as old.
+    pub silent_since: Option<Timestamp>,
+    /// What is wrong now, by file, folder or type: the last good content of each stands.
     pub errors: BTreeMap<String, String>,
     /// What is odd but taken, by file.
     pub warnings: BTreeMap<String, String>,

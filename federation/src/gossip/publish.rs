@@ -147,9 +147,10 @@ fn facts(services: &LocalServices, now: &mut BTreeMap<Key, Body>) {
         now.insert(Key::Ports(id.clone()), Body::Ports(proto::Ports { ports }));
         let first = service.ports.first().and_then(|port| service.endpoints.get(&port.number));
         for (zone, endpoints) in first.into_iter().flatten() {
-            let EndpointCounts { total, ready, draining, ready_weight } = EndpointCounts::of(endpoints);
-            let counts =
-                proto::Counts { total, ready, draining, ready_weight, capacity: None, recovering_millis: None };
+            let counts = EndpointCounts::of(endpoints);
+            let capacity = service.capacity_of(counts);
+            let EndpointCounts { total, ready, draining, ready_weight } = counts;
+            let counts = proto::Counts { total, ready, draining, ready_weight, capacity, recovering_millis: None };
             now.insert(Key::Fact(id.clone(), zone.clone()), Body::Counts(counts));
         }
     }

@@ -81,6 +81,7 @@ fn status_names_everything_that_needs_attention() {
         {"address": "10.0.0.1:80", "kept": {"region": "us-east", "zone": "z", "cluster": "use1-a"},
          "dropped": {"region": "us-west", "zone": null, "cluster": "usw2-a"}}]}))
     .unwrap();
+    bad.source_silent_seconds = Some(74);
     bad.clients_refusing = 1;
     bad.policy.leader = None;
     bad.policy.answering = 1;
@@ -93,6 +94,7 @@ fn status_names_everything_that_needs_attention() {
             "! usw2-a: it runs another topology than we do",
             "! not ready: source: the first complete listing",
             "! the topology file is refused, an older one is in force: topology.yaml:3:1: unknown field `x`",
+            "! files:manifests: not everything can be seen for 74s; what was seen last stands",
             "! m/a.yaml:1:7: unclosed bracket '['; its last good content stands",
             "! m/b.yaml: Service shop/a stands in a.yaml too, which counts",
             "! xDS is served in plain text at 10.0.0.1:7445 to 10.0.0.0/8",

@@ -1,3 +1,5 @@
+use portolan_topology::service::Endpoint;
+
 use super::*;
 
 /// One line a port and address: `checkout.shop:80 grpc z-1 10.0.0.1:9090 Ready`.

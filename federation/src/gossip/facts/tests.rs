@@ -26,6 +26,7 @@ fn local(counts: &[Option<u8>]) -> Local {
             id: id.clone(),
             ports: vec![Port { number: 80, name: None }],
             endpoints: [(80, zones.into_iter().collect())].into(),
+            capacity: None,
         };
         Some((id, Arc::new(service)))
     });

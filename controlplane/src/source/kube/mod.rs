@@ -1,0 +1,111 @@
+//! The `kube` source: watches a cluster's API server. Of each object only what counts is kept, in [`project`]ed form;
+//! [`state`] joins the projections, and [`watch`] gets them and gets over whatever breaks.
+//!
+//! What was seen last stands while the API server is away or refuses. A listing counts once it is complete: until then
+//! nothing goes for being absent.
+
+mod project;
+mod state;
+mod watch;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use kube::Client;
+use portolan_topology::service::LocalServices;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::sync::watch as slot;
+use tokio_util::task::AbortOnDropHandle;
+
+use self::state::State;
+use super::{Source, SourceStatus};
+
+/// How many changes are taken together when more are waiting: a relist is one.
+const AT_ONCE: usize = 1024;
+
+/// What the source must be told.
+#[derive(Clone)]
+pub struct KubeConfig {
+    /// Who asks. Tests hand in one over whatever they like.
+    pub client: Client,
+    /// What people call the API server: `kube`, or `kube:CONTEXT`.
+    pub name: String,
+    /// Whether Pods are watched for their annotations. Their number makes it costly.
+    pub pods: bool,
+    /// How long one watch lasts before it is renewed where it ended. One that is silent a little longer is taken for
+    /// dead, so this is how soon a connection that hangs half open is noticed.
+    pub renew: Duration,
+}
+
+impl KubeConfig {
+    /// With what suits nearly everybody.
+    #[must_use]
+    pub fn new(client: Client, name: String) -> Self {
+        Self { client, name, pods: false, renew: Duration::from_secs(30) }
+    }
+}
+
+impl fmt::Debug for KubeConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { client: _, name, pods, renew } = self;
+        f.debug_struct("KubeConfig").field("name", name).field("pods", pods).field("renew", renew).finish()
+    }
+}
+
+/// A running source; dropping it ends it.
+#[derive(Debug)]
+pub struct KubeSource {
+    source: Source,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl KubeSource {
+    /// Starts watching. The API server may be away, and come.
+    #[must_use]
+    pub fn start(config: &KubeConfig, rng: &mut StdRng) -> Self {
+        let state = State::new(config.name.clone(), config.pods);
+        let (services, services_out) = slot::channel(Arc::<LocalServices>::default());
+        let (status, status_out) = slot::channel(Arc::new(state.status()));
+        let source = Source { services: services_out, status: status_out };
+        let task = tokio::spawn(run(watch::all(config, StdRng::from_rng(rng)), state, services, status));
+        Self { source, _task: AbortOnDropHandle::new(task) }
+    }
+
+    /// What it shows.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        self.source.clone()
+    }
+}
+
+async fn run(
+    updates: watch::Updates,
+    mut state: State,
+    services: slot::Sender<Arc<LocalServices>>,
+    status: slot::Sender<Arc<SourceStatus>>,
+) {
+    let mut updates = updates.ready_chunks(AT_ONCE);
+    while let Some(updates) = updates.next().await {
+        let now = Timestamp::now();
+        for update in updates {
+            for told in state.take(update, now) {
+                tracing::warn!("{told}");
+            }
+        }
+        if let Some(shown) = state.services() {
+            services.send_replace(Arc::new(shown));
+        }
+        let shown = state.status();
+        status.send_if_modified(|current| {
+            let differs = **current != shown;
+            if differs {
+                *current = Arc::new(shown);
+            }
+            differs
+        });
+    }
+}

@@ -1,0 +1,146 @@
+//! What is kept of each Kubernetes object. Pure. An object that cannot be used is refused whole, with the reason; what is
+//! odd but does no harm is told, and the rest of the object counts.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use portolan_topology::names::{ServiceId, ZoneName};
+use portolan_topology::service::Port;
+
+use crate::source::objects::{
+    NODE_ZONE, SERVICE_NAME, Service, Settings, Slice, SliceEndpoint, SlicePort, health, is_tcp, port_name, port_number,
+};
+
+/// What an object comes to.
+#[derive(Debug)]
+pub(super) struct Projected<P> {
+    /// What is kept of it; `None`: it is none of ours. An error: it cannot be used.
+    pub kept: Result<Option<P>, String>,
+    /// What is odd about it.
+    pub odd: Vec<String>,
+}
+
+impl<P> Projected<P> {
+    fn of(kept: Result<Option<P>, String>) -> Self {
+        Self { kept, odd: Vec::new() }
+    }
+}
+
+/// A Service.
+pub(super) fn service(object: core::Service) -> Projected<Service> {
+    let mut odd = Vec::new();
+    let kept = read_service(&object, &mut odd);
+    Projected { kept, odd }
+}
+
+fn read_service(object: &core::Service, odd: &mut Vec<String>) -> Result<Option<Service>, String> {
+    let (name, namespace) = (object.metadata.name.as_deref(), object.metadata.namespace.as_deref());
+    let id =
+        ServiceId::new(name.unwrap_or_default(), namespace.unwrap_or_default()).map_err(|error| error.to_string())?;
+    let Some(spec) = &object.spec else { return Err("it has no spec".to_owned()) };
+    // An external name is an alias in DNS, without endpoints.
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return Ok(None);
+    }
+    let settings = settings(&object.metadata, odd);
+    let all = spec.ports.as_deref().unwrap_or_default();
+    if all.is_empty() {
+        return Err("it has no port, so no client can call it".to_owned());
+    }
+    let mut ports: Vec<Port> = Vec::with_capacity(all.len());
+    for port in all.iter().filter(|port| is_tcp(port.protocol.as_deref())) {
+        let number = port_number(port.port.into()).ok_or_else(|| format!("{} is not a port", port.port))?;
+        if ports.iter().any(|known| known.number == number) {
+            return Err(format!("port {number} stands twice in it"));
+        }
+        ports.push(Port { number, name: port_name(port.name.as_deref()) });
+    }
+    Ok(Some(Service { id, ports, settings }))
+}
+
+/// An EndpointSlice.
+pub(super) fn slice(object: discovery::EndpointSlice) -> Projected<Slice> {
+    let mut odd = Vec::new();
+    let kept = read_slice(&object, &mut odd);
+    Projected { kept, odd }
+}
+
+fn read_slice(object: &discovery::EndpointSlice, odd: &mut Vec<String>) -> Result<Option<Slice>, String> {
+    // A slice of no Service is somebody else's business.
+    let Some(service) = object.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME)) else {
+        return Ok(None);
+    };
+    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+    let service = ServiceId::new(service, namespace).map_err(|error| error.to_string())?;
+    if !matches!(object.address_type.as_str(), "IPv4" | "IPv6") {
+        odd.push(format!(
+            "addresses of type {} are not used: xDS clients take IP addresses alone",
+            object.address_type
+        ));
+        return Ok(None);
+    }
+    let mut ports = Vec::new();
+    for port in object.ports.iter().flatten().filter(|port| is_tcp(port.protocol.as_deref())) {
+        // A port without a number stands for all of them, which no client can dial.
+        let Some(number) = port.port else { continue };
+        let number = port_number(number.into()).ok_or_else(|| format!("{number} is not a port"))?;
+        ports.push(SlicePort { name: port_name(port.name.as_deref()), number });
+    }
+    let endpoints = object.endpoints.iter().map(|endpoint| read_endpoint(endpoint, &object.address_type, odd));
+    Ok(Some(Slice { service, ports, endpoints: endpoints.collect::<Result<_, _>>()? }))
+}
+
+fn read_endpoint(endpoint: &discovery::Endpoint, family: &str, odd: &mut Vec<String>) -> Result<SliceEndpoint, String> {
+    // Several addresses of one endpoint are the same Pod: Kubernetes lets consumers use the first alone.
+    let text = endpoint.addresses.first().ok_or("an endpoint has no address")?;
+    let address: Option<IpAddr> = text.parse().ok();
+    let address = address.filter(|address| address.is_ipv4() == (family == "IPv4"));
+    let address = address.ok_or_else(|| format!("`{text}` is not an {family} address"))?;
+    let zone = endpoint.zone.as_deref().filter(|zone| !zone.is_empty()).and_then(|zone| read_zone(zone, odd));
+    let (ready, serving, terminating) = endpoint
+        .conditions
+        .as_ref()
+        .map_or((None, None, None), |conditions| (conditions.ready, conditions.serving, conditions.terminating));
+    let pod = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
+    Ok(SliceEndpoint {
+        address,
+        health: health(ready, serving, terminating),
+        node: endpoint.node_name.as_deref().filter(|_| zone.is_none()).map(Into::into),
+        pod: pod.and_then(|target| target.name.as_deref().map(Into::into)),
+        zone,
+    })
+}
+
+fn read_zone(zone: &str, odd: &mut Vec<String>) -> Option<ZoneName> {
+    ZoneName::new(zone).map_err(|error| odd.push(format!("its zone is not used: {error}"))).ok()
+}
+
+/// A Pod's weight, if it has one of its own.
+pub(super) fn pod(metadata: &ObjectMeta) -> Projected<NonZeroU32> {
+    let mut odd = Vec::new();
+    let settings = settings(metadata, &mut odd);
+    if settings.capacity.is_some() {
+        odd.push("portolan.dev/capacity: it is a Service's; a Pod's share of it is its weight".to_owned());
+    }
+    Projected { kept: Ok(settings.weight), odd }
+}
+
+/// A Node's zone.
+pub(super) fn node(metadata: &ObjectMeta) -> Projected<ZoneName> {
+    let Some(zone) = metadata.labels.as_ref().and_then(|labels| labels.get(NODE_ZONE)) else {
+        return Projected::of(Ok(None));
+    };
+    let mut odd = Vec::new();
+    let kept = read_zone(zone, &mut odd);
+    Projected { kept: Ok(kept), odd }
+}
+
+fn settings(metadata: &ObjectMeta, odd: &mut Vec<String>) -> Settings {
+    let texts = metadata.annotations.iter().flatten().map(|(key, text)| (key.as_str(), text.as_str()));
+    let (settings, mistakes) = Settings::read(texts);
+    odd.extend(mistakes.into_iter().map(|(key, wrong)| format!("{key}: {wrong}")));
+    settings
+}

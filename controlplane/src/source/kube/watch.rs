@@ -1,0 +1,182 @@
+//! Watches of the API server: one for each type, all as one stream of updates. A watch that breaks is taken up where it
+//! ended; one whose place is forgotten (410 Gone) lists again, page by page.
+
+use std::error::Error;
+use std::fmt::Debug;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures::stream::{BoxStream, SelectAll};
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Resource, ResourceExt};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::time::Instant;
+
+use super::KubeConfig;
+use super::project::{self, Projected};
+use super::state::{Failure, Name, Object, Update};
+
+/// How many objects a page of a listing holds: all that is held of whole objects at a time.
+const PAGE: u32 = 500;
+
+/// What happens in the API server.
+pub(super) type Updates = SelectAll<Pin<Box<dyn Stream<Item = Update> + Send>>>;
+
+/// Every watch that `config` wants.
+pub(super) fn all(config: &KubeConfig, mut rng: StdRng) -> Updates {
+    let client = || config.client.clone();
+    let settings = || watcher::Config::default().page_size(PAGE).timeout(seconds(config.renew));
+    let mut retry = || Retry::new(StdRng::from_rng(&mut rng));
+    let services = watcher(Api::<Service>::all(client()), settings()).backoff(retry());
+    let slices = watcher(Api::<EndpointSlice>::all(client()), settings()).backoff(retry());
+    // Of these only the metadata counts, and only the metadata is asked for.
+    let nodes = watcher(Api::<PartialObjectMeta<Node>>::all(client()), settings()).backoff(retry());
+    let mut updates = SelectAll::new();
+    updates.push(projected(services, project::service, Update::Service, Update::services_failed));
+    updates.push(projected(slices, project::slice, Update::Slice, Update::slices_failed));
+    updates.push(projected(
+        nodes,
+        |node: PartialObjectMeta<Node>| project::node(&node.metadata),
+        Update::Node,
+        Update::nodes_failed,
+    ));
+    if config.pods {
+        let pods = watcher(Api::<PartialObjectMeta<Pod>>::all(client()), settings()).backoff(retry());
+        updates.push(projected(
+            pods,
+            |pod: PartialObjectMeta<Pod>| project::pod(&pod.metadata),
+            Update::Pod,
+            Update::pods_failed,
+        ));
+    }
+    updates
+}
+
+fn seconds(renew: Duration) -> u32 {
+    u32::try_from(renew.as_secs()).unwrap_or(u32::MAX).max(1)
+}
+
+fn projected<K, P>(
+    events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+    project: impl Fn(K) -> Projected<P> + Send + 'static,
+    update: fn(Event<Object<P>>) -> Update,
+    failed: fn(Failure) -> Update,
+) -> BoxStream<'static, Update>
+where
+    K: Resource + Send + Debug + 'static,
+    P: 'static,
+{
+    let object = move |object: K| {
+        let name = Name { namespace: object.namespace().unwrap_or_default().into(), name: object.name_any().into() };
+        Object { name, projected: project(object) }
+    };
+    let event = move |event: Event<K>| match event {
+        Event::Apply(changed) => Event::Apply(object(changed)),
+        Event::Delete(gone) => Event::Delete(object(gone)),
+        Event::InitApply(listed) => Event::InitApply(object(listed)),
+        Event::Init => Event::Init,
+        Event::InitDone => Event::InitDone,
+    };
+    events
+        .filter_map(move |result| {
+            let update = match result {
+                Ok(seen) => Some(update(event(seen))),
+                Err(error) => failure(&error).map(failed),
+            };
+            std::future::ready(update)
+        })
+        .boxed()
+}
+
+/// What an error means; `None`: nothing, since a new listing follows at once.
+fn failure(error: &watcher::Error) -> Option<Failure> {
+    let status = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => Some(status),
+        watcher::Error::WatchError(status) => Some(status),
+        _ => None,
+    };
+    match status {
+        Some(status) if status.code == 410 => None,
+        Some(status) if status.is_forbidden() => Some(Failure::Forbidden(status.message.clone())),
+        Some(status) => Some(Failure::Refused(format!("{} {}", status.code, status.message))),
+        None => Some(Failure::Unreachable(last_cause(error))),
+    }
+}
+
+/// The last cause says what happened; those before it say where in the client.
+fn last_cause(error: &dyn Error) -> String {
+    let mut last = error;
+    while let Some(cause) = last.source() {
+        last = cause;
+    }
+    last.to_string()
+}
+
+/// Between one failure and the next try: doubled each time, up to a limit, from half of that to all of it at random.
+/// The watches' own events do not start it over, since a new listing that will fail begins with one; time without a
+/// failure does.
+#[derive(Debug)]
+pub(super) struct Retry {
+    rng: StdRng,
+    next: Duration,
+    last: Option<Instant>,
+}
+
+impl Retry {
+    const FIRST: Duration = Duration::from_millis(50);
+    const LONGEST: Duration = Duration::from_secs(10);
+    /// After this long without a failure all is well.
+    const WELL: Duration = Duration::from_secs(30);
+
+    fn new(rng: StdRng) -> Self {
+        Self { rng, next: Self::FIRST, last: None }
+    }
+}
+
+impl Iterator for Retry {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        if self.last.is_some_and(|last| last.elapsed() > Self::WELL) {
+            self.next = Self::FIRST;
+        }
+        self.last = Some(Instant::now());
+        let wait = self.next.mul_f64(self.rng.random_range(0.5..=1.0));
+        self.next = (2 * self.next).min(Self::LONGEST);
+        Some(wait)
+    }
+}
+
+impl Backoff for Retry {
+    fn reset(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn tries_grow_apart_and_come_together_after_a_while_without_failure() {
+        let mut retry = Retry::new(StdRng::seed_from_u64(1));
+        let mut waits = Vec::new();
+        for _ in 0..12 {
+            let wait = retry.next().unwrap();
+            retry.reset();
+            tokio::time::advance(wait).await;
+            waits.push(wait);
+        }
+        assert!(waits[0] <= Retry::FIRST && waits[0] >= Retry::FIRST / 2, "{waits:?}");
+        assert!(waits[11] <= Retry::LONGEST && waits[11] >= Retry::LONGEST / 2, "{waits:?}");
+        tokio::time::advance(Retry::WELL + Duration::from_millis(1)).await;
+        assert!(retry.next().unwrap() <= Retry::FIRST);
+    }
+}
