@@ -4,6 +4,7 @@
 //! no I/O and reads no clock: the transport tells it who is connected, and hands in the time. It never picks an endpoint
 //! that is not ready.
 
+mod area;
 mod candidates;
 mod cell;
 mod chosen;
@@ -188,6 +189,11 @@ impl<T> Balancer<T> {
         self.state().wanted()
     }
 
+    /// A number that changes whenever [`Balancer::wanted`] may: to look there only then.
+    pub fn wanted_version(&self) -> u64 {
+        self.state().wanted_version()
+    }
+
     /// Told at every change of assignment, statuses or ramps.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
@@ -197,7 +203,9 @@ impl<T> Balancer<T> {
         let mut state = self.state();
         change(&mut state);
         // Stored under the lock, so that an older snapshot never replaces a newer one.
-        self.snapshot.store(Arc::new(state.snapshot(now)));
+        if let Some(snapshot) = state.snapshot(now) {
+            self.snapshot.store(Arc::new(snapshot));
+        }
         drop(state);
         self.changed.send_replace(());
     }

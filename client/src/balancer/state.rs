@@ -4,35 +4,48 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::area::{Area, Standing};
 use super::cell::{Admission, Cells};
 use super::chosen::Chosen;
-use super::ramp::Presence;
 use super::shares::{Stand, shares};
 use super::snapshot::{Locality, Snapshot, Taker, routes};
 use super::stripe::Ledger;
 use super::{Endpoint, PickError, Place, Status};
 use crate::load::LoadRecorder;
-use crate::xds::model::{AssignedEndpoint, Assignment, EndpointHealth, LocalityEndpoints, LocalityName};
+use crate::xds::model::{Assignment, EndpointHealth, LocalityName};
 
 /// Up to so many endpoints are all kept connected.
 const CONNECT_ALL: usize = 200;
+/// Newcomers of a large locality wait at most so long for others to come with them.
+const BATCH: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub(super) struct State<T> {
     assignment: Option<Arc<Assignment>>,
     entries: HashMap<SocketAddr, Entry<T>>,
-    presence: HashMap<LocalityName, Presence>,
+    /// The assignment's localities, in its order.
+    areas: Vec<Area<T>>,
     ledger: Arc<Ledger>,
     cells: Arc<Cells>,
     chosen: Chosen,
     load: LoadRecorder,
     /// What to say without an assignment.
     nothing: PickError,
+    /// What an endpoint said when it was last out of reach.
+    last_failure: Option<Arc<str>>,
     /// When a ramp takes its next step.
     due: Option<Instant>,
+    /// When newcomers that wait are laid out, however few.
+    batch: Option<Instant>,
+    /// The shares of the areas that picks know.
+    published: Vec<f64>,
+    /// The tiers that are alive, and a number that changes whenever other endpoints should be connected.
+    alive: Vec<bool>,
+    wanted: u64,
 }
 
 #[derive(Debug)]
@@ -41,23 +54,27 @@ struct Entry<T> {
     status: Status,
     /// What it may take when it is ready.
     admission: Admission,
+    area: usize,
+    /// Whether the assignment lets it take requests.
+    healthy: bool,
+    /// Whether it is in its area's layout.
+    laid: bool,
 }
 
 impl<T> Entry<T> {
-    /// Whether it may take requests.
-    fn is_usable(&self) -> bool {
-        self.status == Status::Ready && self.admission != Admission::CLOSED
-    }
-
-    /// Whether it takes none, and nothing is under way that could soon change that.
-    fn is_dead(&self) -> bool {
-        matches!(self.status, Status::Down(_)) || self.admission == Admission::CLOSED
+    fn standing(&self) -> Standing {
+        let closed = self.admission == Admission::CLOSED;
+        Standing {
+            usable: self.status == Status::Ready && !closed,
+            dead: matches!(self.status, Status::Down(_)) || closed,
+            laid: self.laid,
+        }
     }
 
     /// Tells picks.
     fn settle(&self) {
-        let admission = if self.status == Status::Ready { self.admission } else { Admission::CLOSED };
-        self.endpoint.seat.cell().admit(admission);
+        let ready = self.status == Status::Ready && self.healthy;
+        self.endpoint.seat.cell().admit(if ready { self.admission } else { Admission::CLOSED });
     }
 }
 
@@ -66,74 +83,112 @@ impl<T: Default> State<T> {
         Self {
             assignment: None,
             entries: HashMap::new(),
-            presence: HashMap::new(),
+            areas: Vec::new(),
             ledger,
             cells,
             chosen,
             load,
             nothing: PickError::NoAssignment,
+            last_failure: None,
             due: None,
+            batch: None,
+            published: Vec::new(),
+            alive: Vec::new(),
+            wanted: 0,
         }
     }
 
     pub(super) fn assign(&mut self, assignment: Arc<Assignment>) {
         let mut before = std::mem::take(&mut self.entries);
+        let presence: HashMap<LocalityName, _> =
+            self.areas.drain(..).map(|area| (area.name.clone(), area.presence)).collect();
         for (priority, localities) in (0u32..).zip(&assignment.priorities) {
             for locality in localities {
-                let counted = |name| self.load.locality(&assignment.cluster, &assignment.eds_service, name);
-                let load = assignment.report_load.then(|| counted(&locality.locality));
-                let place = Arc::new(Place { locality: locality.locality.clone(), priority, load });
+                let name = &locality.locality;
+                let presence = presence.get(name).copied().unwrap_or_default();
+                let mut area = Area::new(name.clone(), priority, locality.weight, presence);
+                let counted = || self.load.locality(&assignment.cluster, &assignment.eds_service, name);
+                let load = assignment.report_load.then(counted);
+                let place = Arc::new(Place { locality: name.clone(), priority, load });
                 for assigned in &locality.endpoints {
-                    let entry = match before.remove(&assigned.address) {
+                    // Twice in an assignment is a mistake that xDS validation refuses; others' first word counts.
+                    if self.entries.contains_key(&assigned.address) {
+                        continue;
+                    }
+                    let mut entry = match before.remove(&assigned.address) {
                         Some(entry) => {
                             entry.endpoint.place.store(Arc::clone(&place));
                             entry
                         }
-                        None => Entry {
-                            endpoint: Arc::new(Endpoint::new(
-                                assigned.address,
-                                Arc::clone(&place),
-                                (self.cells.seat(), Arc::clone(&self.ledger)),
-                                self.chosen.seat(assigned.address),
-                                T::default(),
-                            )),
-                            status: Status::Idle,
-                            admission: Admission::OPEN,
-                        },
+                        None => self.newcomer(assigned.address, &place),
                     };
+                    entry.area = self.areas.len();
+                    entry.healthy = assigned.health == EndpointHealth::Healthy;
+                    entry.laid = false;
+                    entry.settle();
+                    if entry.healthy {
+                        area.join(entry.standing());
+                    }
                     self.entries.insert(assigned.address, entry);
                 }
+                self.areas.push(area);
             }
         }
-        let names = || assignment.priorities.iter().flatten().map(|l| &l.locality);
-        self.presence =
-            names().map(|name| (name.clone(), self.presence.get(name).copied().unwrap_or_default())).collect();
+        // Requests that picked it from an older snapshot are not stopped, but no new one goes there.
+        before.values().for_each(|gone| gone.endpoint.seat.cell().admit(Admission::CLOSED));
         self.assignment = Some(assignment);
+        self.forget_published();
+    }
+
+    fn newcomer(&self, address: SocketAddr, place: &Arc<Place>) -> Entry<T> {
+        let counts = (self.cells.seat(), Arc::clone(&self.ledger));
+        let endpoint = Endpoint::new(address, Arc::clone(place), counts, self.chosen.seat(address), T::default());
+        Entry {
+            endpoint: Arc::new(endpoint),
+            status: Status::Idle,
+            admission: Admission::OPEN,
+            area: 0,
+            healthy: false,
+            laid: false,
+        }
     }
 }
 
 impl<T> State<T> {
     pub(super) fn clear(&mut self, why: PickError) {
         (self.assignment, self.nothing) = (None, why);
+        self.entries.values().for_each(|gone| gone.endpoint.seat.cell().admit(Admission::CLOSED));
         self.entries.clear();
-        self.presence.clear();
+        self.areas.clear();
+        self.forget_published();
+    }
+
+    /// The next snapshot is made whatever it holds, and connections are looked at.
+    fn forget_published(&mut self) {
+        self.published.clear();
+        self.wanted += 1;
     }
 
     pub(super) fn report(&mut self, endpoint: &Arc<Endpoint<T>>, status: Status) {
-        if let Some(entry) = self.entries.get_mut(&endpoint.address())
-            && Arc::ptr_eq(&entry.endpoint, endpoint)
-        {
-            entry.status = status;
-            entry.settle();
+        if let Status::Down(reason) = &status {
+            self.last_failure = Some(Arc::clone(reason));
         }
+        self.update(endpoint, |entry| entry.status = status);
     }
 
     pub(super) fn admit(&mut self, endpoint: &Arc<Endpoint<T>>, admission: Admission) {
-        if let Some(entry) = self.entries.get_mut(&endpoint.address())
-            && Arc::ptr_eq(&entry.endpoint, endpoint)
-        {
-            entry.admission = admission;
+        self.update(endpoint, |entry| entry.admission = admission);
+    }
+
+    fn update(&mut self, endpoint: &Arc<Endpoint<T>>, change: impl FnOnce(&mut Entry<T>)) {
+        let Some(entry) = self.entries.get_mut(&endpoint.address()) else { return };
+        if Arc::ptr_eq(&entry.endpoint, endpoint) {
+            let before = entry.standing();
+            change(entry);
             entry.settle();
+            if entry.healthy {
+                self.areas[entry.area].change(before, entry.standing());
+            }
         }
     }
 
@@ -144,7 +199,12 @@ impl<T> State<T> {
 
     /// When the snapshot changes by itself.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.due
+        [self.due, self.batch].into_iter().flatten().min()
+    }
+
+    /// Changes whenever [`State::wanted`] may.
+    pub(super) fn wanted_version(&self) -> u64 {
+        self.wanted
     }
 
     pub(super) fn wanted(&self) -> Vec<Arc<Endpoint<T>>> {
@@ -152,52 +212,87 @@ impl<T> State<T> {
         let all = assignment.priorities.iter().flatten().map(|l| l.endpoints.len()).sum::<usize>() <= CONNECT_ALL;
         let mut wanted = Vec::new();
         let mut alive_above = false;
-        for tier in &assignment.priorities {
-            let healthy = || tier.iter().flat_map(|locality| self.healthy(locality));
-            wanted.extend(healthy().map(|(entry, _)| Arc::clone(&entry.endpoint)));
+        for (tier, alive) in assignment.priorities.iter().zip(&self.alive) {
+            let healthy = tier.iter().flat_map(|locality| &locality.endpoints);
+            let healthy = healthy.filter(|assigned| assigned.health == EndpointHealth::Healthy);
+            let entries = healthy.filter_map(|assigned| self.entries.get(&assigned.address));
+            wanted.extend(entries.map(|entry| Arc::clone(&entry.endpoint)));
             // The tier below the first that lives is connected as well, so that it can take over at once.
             if alive_above && !all {
                 break;
             }
-            alive_above |= healthy().any(|(entry, _)| !matches!(entry.status, Status::Down(_)));
+            alive_above |= alive;
         }
         wanted
     }
 
-    /// What picks shall read from now on.
-    pub(super) fn snapshot(&mut self, now: Instant) -> Snapshot<T> {
+    /// What picks shall read from now on; `None`: what they read already.
+    pub(super) fn snapshot(&mut self, now: Instant) -> Option<Snapshot<T>> {
         let Some(assignment) = self.assignment.clone() else {
-            self.due = None;
-            return self.nothing();
+            (self.due, self.batch) = (None, None);
+            return Some(self.nothing());
         };
-        let mut presence = std::mem::take(&mut self.presence);
-        let stand = |locality: &LocalityEndpoints, presence: &mut HashMap<LocalityName, Presence>| {
-            let usable = self.healthy(locality).any(|(entry, _)| entry.is_usable());
-            let dead = self.healthy(locality).all(|(entry, _)| entry.is_dead());
-            let presence = presence.entry(locality.locality.clone()).or_default();
-            *presence = presence.observe(usable, dead, now, assignment.failback);
-            Stand { weight: locality.weight, usable, fraction: presence.fraction(now, assignment.failback) }
-        };
-        let stands: Vec<Vec<Stand>> = assignment
-            .priorities
-            .iter()
-            .map(|tier| tier.iter().map(|locality| stand(locality, &mut presence)).collect())
-            .collect();
-        self.due = presence.values().filter_map(|presence| presence.next_change(now, assignment.failback)).min();
-        self.presence = presence;
-        let takers =
-            (0u32..).zip(assignment.priorities.iter().zip(shares(&stands))).flat_map(|(priority, (tier, shares))| {
-                tier.iter().zip(shares).map(move |(locality, share)| (priority, locality, share))
-            });
-        let takers = takers.filter_map(|(priority, locality, share)| {
-            let locality = Locality::new(&self.chosen, self.cells.chunks(), self.usable(locality))?;
-            Some(Taker { share, priority, locality: Arc::new(locality) })
+        let relaid = self.lay_out(&assignment, now);
+        let failback = assignment.failback;
+        let mut stands: Vec<Vec<Stand>> = vec![Vec::new(); assignment.priorities.len()];
+        for area in &mut self.areas {
+            area.presence = area.presence.observe(area.is_usable(), area.is_dead(), now, failback);
+            stands[area.priority as usize].push(area.stand(area.presence.fraction(now, failback)));
+        }
+        self.due = self.areas.iter().filter_map(|area| area.presence.next_change(now, failback)).min();
+        self.look_at_tiers(assignment.priorities.len());
+        let shares: Vec<f64> = shares(&stands).into_iter().flatten().collect();
+        let nobody = shares.iter().all(|share| *share == 0.0);
+        if !relaid && !nobody && shares == self.published {
+            return None;
+        }
+        let takers = self.areas.iter().zip(&shares).filter_map(|(area, share)| {
+            let locality = Arc::clone(area.layout.as_ref()?);
+            Some(Taker { share: *share, priority: area.priority, locality })
         });
         let limit = assignment.max_requests.unwrap_or(u32::MAX);
         let overloaded = PickError::Overloaded { cluster: Arc::clone(&assignment.cluster), limit };
-        let mut snapshot = self.empty(self.why_nothing(&assignment), overloaded, limit);
+        let mut snapshot = self.empty(self.why_nothing(&assignment.cluster), overloaded, limit);
         snapshot.routes = routes(takers);
-        snapshot
+        self.published = shares;
+        Some(snapshot)
+    }
+
+    /// Lays out anew the areas that need it; whether there were any.
+    fn lay_out(&mut self, assignment: &Assignment, now: Instant) -> bool {
+        let over = self.batch.is_some_and(|at| at <= now);
+        let mut relaid = false;
+        let localities = assignment.priorities.iter().flatten();
+        for ((at, area), locality) in self.areas.iter_mut().enumerate().zip(localities) {
+            if !(area.is_stale() || over && area.newcomers() > 0) {
+                continue;
+            }
+            relaid = true;
+            let mut usable = Vec::with_capacity(area.usable());
+            for assigned in &locality.endpoints {
+                let entry = self.entries.get_mut(&assigned.address);
+                let Some(entry) = entry.filter(|entry| entry.healthy && entry.area == at) else { continue };
+                let before = entry.standing();
+                entry.laid = before.usable;
+                area.change(before, entry.standing());
+                if entry.laid {
+                    usable.push((Arc::clone(&entry.endpoint), assigned.weight.max(1)));
+                }
+            }
+            area.layout = Locality::new(&self.chosen, self.cells.chunks(), usable).map(Arc::new);
+        }
+        let waiting = self.areas.iter().any(|area| area.newcomers() > 0);
+        self.batch = waiting.then(|| self.batch.filter(|at| *at > now).unwrap_or(now + BATCH));
+        relaid
+    }
+
+    fn look_at_tiers(&mut self, tiers: usize) {
+        let mut alive = vec![false; tiers];
+        self.areas.iter().for_each(|area| alive[area.priority as usize] |= !area.is_dead());
+        if alive != self.alive {
+            self.alive = alive;
+            self.wanted += 1;
+        }
     }
 
     /// What picks read before anything is known.
@@ -210,33 +305,19 @@ impl<T> State<T> {
         Snapshot { routes: Vec::new(), limit, empty, overloaded, ledger, chosen }
     }
 
-    fn healthy<'a>(
-        &'a self,
-        locality: &'a LocalityEndpoints,
-    ) -> impl Iterator<Item = (&'a Entry<T>, &'a AssignedEndpoint)> {
-        let healthy = locality.endpoints.iter().filter(|assigned| assigned.health == EndpointHealth::Healthy);
-        healthy.filter_map(|assigned| Some((self.entries.get(&assigned.address)?, assigned)))
-    }
-
-    fn usable(&self, locality: &LocalityEndpoints) -> Vec<(Arc<Endpoint<T>>, u32)> {
-        let usable = self.healthy(locality).filter(|(entry, _)| entry.is_usable());
-        usable.map(|(entry, assigned)| (Arc::clone(&entry.endpoint), assigned.weight.max(1))).collect()
-    }
-
-    /// What to say if nothing is ready.
-    fn why_nothing(&self, assignment: &Assignment) -> PickError {
-        let cluster = Arc::clone(&assignment.cluster);
-        let healthy = || assignment.priorities.iter().flatten().flat_map(|locality| self.healthy(locality));
-        let mut last = None;
-        for (entry, _) in healthy() {
-            match &entry.status {
-                Status::Down(reason) => last = Some(Arc::clone(reason)),
-                Status::Idle | Status::Connecting | Status::Ready => return PickError::Connecting { cluster },
+    /// What to say if nothing is usable.
+    fn why_nothing(&self, cluster: &Arc<str>) -> PickError {
+        let cluster = Arc::clone(cluster);
+        let healthy: usize = self.areas.iter().map(Area::healthy).sum();
+        match &self.last_failure {
+            _ if healthy == 0 => PickError::NoEndpoints { cluster, total: self.entries.len() },
+            Some(reason) if self.areas.iter().all(Area::is_dead) => {
+                PickError::Unreachable { cluster, healthy, reason: Arc::clone(reason) }
             }
-        }
-        match last {
-            Some(reason) => PickError::Unreachable { cluster, healthy: healthy().count(), reason },
-            None => PickError::NoEndpoints { cluster, total: self.entries.len() },
+            None if self.areas.iter().all(Area::is_dead) => {
+                PickError::Unreachable { cluster, healthy, reason: "all are ejected".into() }
+            }
+            _ => PickError::Connecting { cluster },
         }
     }
 }

@@ -377,3 +377,36 @@ async fn a_strategy_of_ones_own_chooses_and_is_told() {
     let expected = ["start 9 5", "first 9 1s", "end 9 Success 5 true", "start 3 0", "end 3 Cancelled 0 false"];
     assert_eq!(*told.lock().unwrap(), expected);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_change_in_a_large_locality_lays_nothing_out_anew() {
+    let many: Vec<_> = (1..=1000).map(|port| (port, 1, OK)).collect();
+    let balancer = balancer(&[&[("a", 1, &many)]]);
+    all_ready(&balancer);
+    let late = balancer.tick(Instant::now()).expect("some newcomers wait for others");
+    tokio::time::advance(late - Instant::now()).await;
+    assert_eq!(balancer.tick(Instant::now()), None);
+    let (before, version) = (balancer.snapshot.load_full(), balancer.wanted_version());
+    (1..=400).for_each(|port| report(&balancer, port, &down()));
+    let third = balancer.wanted().into_iter().find(|e| e.address() == address(900)).unwrap();
+    balancer.admit(&third, Admission::fraction(0.5), Instant::now());
+    assert!(Arc::ptr_eq(&before, &balancer.snapshot.load_full()));
+    assert_eq!(balancer.wanted_version(), version);
+    let mut seen = vec![0; 1001];
+    (0..20_000).for_each(|_| seen[usize::from(balancer.pick(&ANY).unwrap().endpoint().address().port())] += 1);
+    assert!(seen[1..=400].iter().all(|n| *n == 0));
+    assert!(seen[401..].iter().all(|n| *n > 0), "every other takes its part");
+    (401..=600).for_each(|port| report(&balancer, port, &down()));
+    assert!(!Arc::ptr_eq(&before, &balancer.snapshot.load_full()), "half of them are gone");
+    (1..=1000).for_each(|port| report(&balancer, port, &down()));
+    assert!(matches!(balancer.pick(&ANY), Err(PickError::Unreachable { healthy: 1000, .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_stands_twice_is_one_endpoint() {
+    let balancer = balancer(&[&[("a", 1, &[(1, 1, OK), (1, 1, OK)]), ("b", 1, &[(1, 1, OK)])]]);
+    all_ready(&balancer);
+    assert_eq!(&*balancer.pick(&ANY).unwrap().endpoint().place().locality.zone, "a");
+    report(&balancer, 1, &down());
+    assert!(balancer.pick(&ANY).is_err());
+}

@@ -16,6 +16,8 @@ pub(crate) struct Pool {
     balancer: Arc<Balancer<Slot>>,
     dial: Arc<dyn Dial>,
     kept: HashMap<SocketAddr, Kept>,
+    /// The balancer's wishes that `kept` follows.
+    version: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -27,11 +29,16 @@ struct Kept {
 
 impl Pool {
     pub(crate) fn new(balancer: Arc<Balancer<Slot>>, dial: Arc<dyn Dial>) -> Self {
-        Self { balancer, dial, kept: HashMap::new() }
+        Self { balancer, dial, kept: HashMap::new(), version: None }
     }
 
     /// Starts and stops keepers, so that exactly the endpoints that are wanted have one. In a runtime only.
     pub(crate) fn reconcile(&mut self) {
+        // Before the wishes themselves: what changes in between is seen next time.
+        let version = Some(self.balancer.wanted_version());
+        if std::mem::replace(&mut self.version, version) == version {
+            return;
+        }
         let mut before = std::mem::take(&mut self.kept);
         for endpoint in self.balancer.wanted() {
             let address = endpoint.address();

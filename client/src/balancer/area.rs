@@ -1,0 +1,169 @@
+//! A locality as the balancer keeps it: how many of its endpoints are usable, and the layout that picks draw from.
+//!
+//! A change of one endpoint costs the same in a locality of ten and of ten thousand: its cell says that it takes nothing,
+//! and draws pass it over. Only when many of the layout are gone, or many are not yet in it, is it laid out anew.
+
+use std::sync::Arc;
+
+use super::ramp::Presence;
+use super::shares::Stand;
+use super::snapshot::Locality;
+use crate::xds::model::LocalityName;
+
+/// Up to so many healthy endpoints, a locality is laid out anew at each change: that is exact, and costs nothing.
+const SMALL: usize = 64;
+/// A larger one is when so many times as many newcomers wait as are in it, or when their time has come.
+const NEWCOMERS: usize = 8;
+
+/// What one endpoint is to its locality.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// It may take requests.
+    pub(super) usable: bool,
+    /// It takes none, and nothing is under way that could soon change that.
+    pub(super) dead: bool,
+    /// It is in the layout.
+    pub(super) laid: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Area<T> {
+    pub(super) name: LocalityName,
+    pub(super) priority: u32,
+    pub(super) weight: u32,
+    pub(super) presence: Presence,
+    /// What picks draw from; `None` while nothing is usable.
+    pub(super) layout: Option<Arc<Locality<T>>>,
+    /// How many endpoints may take requests by the assignment's word.
+    healthy: usize,
+    usable: usize,
+    dead: usize,
+    /// How many are in the layout, and how many of these are usable.
+    laid: usize,
+    laid_usable: usize,
+}
+
+impl<T> Area<T> {
+    pub(super) fn new(name: LocalityName, priority: u32, weight: u32, presence: Presence) -> Self {
+        let (healthy, usable, dead, laid, laid_usable) = Default::default();
+        Self { name, priority, weight, presence, layout: None, healthy, usable, dead, laid, laid_usable }
+    }
+
+    /// A healthy endpoint is one of its.
+    pub(super) fn join(&mut self, endpoint: Standing) {
+        self.healthy += 1;
+        self.enter(endpoint);
+    }
+
+    /// One of its healthy endpoints has changed.
+    pub(super) fn change(&mut self, before: Standing, after: Standing) {
+        self.usable -= usize::from(before.usable);
+        self.dead -= usize::from(before.dead);
+        self.laid -= usize::from(before.laid);
+        self.laid_usable -= usize::from(before.laid && before.usable);
+        self.enter(after);
+    }
+
+    fn enter(&mut self, Standing { usable, dead, laid }: Standing) {
+        self.usable += usize::from(usable);
+        self.dead += usize::from(dead);
+        self.laid += usize::from(laid);
+        self.laid_usable += usize::from(laid && usable);
+    }
+
+    pub(super) fn healthy(&self) -> usize {
+        self.healthy
+    }
+
+    pub(super) fn usable(&self) -> usize {
+        self.usable
+    }
+
+    pub(super) fn is_usable(&self) -> bool {
+        self.usable > 0
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.dead == self.healthy
+    }
+
+    pub(super) fn stand(&self, fraction: f64) -> Stand {
+        Stand { weight: self.weight, usable: self.is_usable(), fraction }
+    }
+
+    /// Usable endpoints that are not in the layout yet.
+    pub(super) fn newcomers(&self) -> usize {
+        self.usable - self.laid_usable
+    }
+
+    /// Whether picks need another layout now.
+    pub(super) fn is_stale(&self) -> bool {
+        let gone = self.laid - self.laid_usable;
+        if self.healthy <= SMALL || self.usable == 0 {
+            return gone > 0 || self.newcomers() > 0;
+        }
+        gone > self.laid_usable || self.newcomers() * NEWCOMERS > self.laid
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: Standing = Standing { usable: false, dead: false, laid: false };
+    const USABLE: Standing = Standing { usable: true, ..IDLE };
+    const LAID: Standing = Standing { laid: true, ..USABLE };
+    const DOWN: Standing = Standing { usable: false, dead: true, laid: true };
+
+    fn area(healthy: usize) -> Area<()> {
+        let mut area = Area::new(LocalityName::default(), 0, 1, Presence::default());
+        (0..healthy).for_each(|_| area.join(IDLE));
+        area
+    }
+
+    /// Lays it out again, as the state does.
+    fn lay(area: &mut Area<()>, usable: usize) {
+        (0..usable).for_each(|_| area.change(USABLE, LAID));
+    }
+
+    #[test]
+    fn connecting_ten_thousand_lays_out_some_sixty_times() {
+        let (mut area, mut layouts, mut slots) = (area(10_000), 0, 0);
+        for usable in 1..=10_000 {
+            area.change(IDLE, USABLE);
+            if area.is_stale() {
+                let newcomers = area.newcomers();
+                lay(&mut area, newcomers);
+                (layouts, slots) = (layouts + 1, slots + usable);
+            }
+        }
+        assert!(layouts < 80, "{layouts}");
+        assert!(slots < 100_000, "{slots}");
+        assert!(area.newcomers() < 1300);
+    }
+
+    #[test]
+    fn a_large_one_is_laid_out_again_when_half_is_gone_and_a_small_one_at_once() {
+        for (healthy, first) in [(1000, 501), (64, 1)] {
+            let mut area = area(healthy);
+            (0..healthy).for_each(|_| area.change(IDLE, LAID));
+            let stale = (1..=healthy).find(|_| {
+                area.change(LAID, DOWN);
+                area.is_stale()
+            });
+            assert_eq!(stale, Some(first));
+        }
+    }
+
+    #[test]
+    fn it_is_dead_when_all_are_and_usable_when_one_is() {
+        let mut area = area(2);
+        assert!(!area.is_dead() && !area.is_usable());
+        area.change(IDLE, DOWN);
+        assert!(!area.is_dead());
+        area.change(IDLE, DOWN);
+        assert!(area.is_dead());
+        area.change(DOWN, LAID);
+        assert!(area.is_usable() && !area.is_dead());
+    }
+}
