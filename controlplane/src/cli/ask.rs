@@ -1,5 +1,6 @@
 //! Asks a control plane over its admin port: what every command does that reads or writes.
 
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -9,17 +10,34 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use portolan_federation::net::{Net as _, TokioNet};
+use portolan_federation::net::{BoxStream, Net as _, TokioNet};
 use serde_json::Value;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::forward::{Forwarded, InCluster};
 
 /// Longer than a write waits for a leader and its own node.
 const LIMIT: Duration = Duration::from_secs(30);
 
-#[derive(Debug, Args)]
+/// Where the admin port is when nothing says otherwise.
+const ADDRESS: &str = "127.0.0.1:7480";
+/// How long a broken port-forward may take to say why.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Clone, Args)]
 pub(super) struct At {
-    /// The control plane's admin port
-    #[arg(long, env = "PORTOLAN_ADDRESS", value_name = "ADDR", default_value = "127.0.0.1:7480")]
-    pub(super) address: String,
+    /// The control plane's admin port [default: 127.0.0.1:7480]
+    #[arg(long, env = "PORTOLAN_ADDRESS", value_name = "ADDR")]
+    pub(super) address: Option<String>,
+    #[command(flatten)]
+    pub(super) cluster: InCluster,
+}
+
+/// Where the control plane is that is asked, as errors name it.
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.cluster.is_named() { f.write_str(&self.cluster.place()) } else { f.write_str(self.direct()) }
+    }
 }
 
 /// A request's query: what is absent is left out.
@@ -53,39 +71,103 @@ impl At {
         self.ask(Method::DELETE, path, parameters, Bytes::new())
     }
 
+    /// The control plane's account of itself.
+    pub(super) async fn ask_status(&self) -> anyhow::Result<Value> {
+        let question = request(Method::GET, "/api/v1/status", Parameters::default(), Bytes::new())?;
+        self.answered(question).await
+    }
+
+    fn direct(&self) -> &str {
+        self.address.as_deref().unwrap_or(ADDRESS)
+    }
+
     fn ask(&self, method: Method, path: &str, parameters: Parameters, body: Bytes) -> anyhow::Result<Value> {
-        let path: Vec<String> = path.split('/').map(escaped).collect();
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("{}{}", path.join("/"), parameters.0))
-            .header("host", &self.address)
-            .header("x-portolan-user", escaped(&user()))
-            .body(Full::new(body))?;
+        let request = request(method, path, parameters, body)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let answer = runtime.block_on(async { tokio::time::timeout(LIMIT, self.send(request)).await });
-        answer.map_err(|_| anyhow!("{}: no answer within {} s", self.address, LIMIT.as_secs()))?
+        runtime.block_on(self.answered(request))
+    }
+
+    async fn answered(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Value> {
+        let answer = tokio::time::timeout(LIMIT, self.send(request)).await;
+        answer.map_err(|_| anyhow!("{self}: no answer within {} s", LIMIT.as_secs()))?
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Value> {
-        let at = &self.address;
-        let stream = TokioNet.dial(at).await.with_context(|| {
-            format!("no control plane answers at {at}; --address or PORTOLAN_ADDRESS names its admin port")
-        })?;
-        let broken = || format!("{at}: the connection broke");
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(broken)?;
-        let driver = tokio::spawn(connection);
-        let response = sender.send_request(request).await.with_context(broken)?;
-        let status = response.status();
-        let body = response.into_body().collect().await.with_context(broken)?.to_bytes();
-        driver.abort();
-        let answer = serde_json::from_slice::<Value>(&body);
-        match answer {
-            Ok(answer) if status.is_success() => Ok(answer),
-            Ok(Value::Object(refusal)) if refusal.get("error").is_some_and(Value::is_string) => {
-                bail!("{}", refusal["error"].as_str().unwrap_or_default())
-            }
-            _ => bail!("{at}: it answered {status}, which no control plane's admin port does; is the address right?"),
+        if !self.cluster.is_named() {
+            let at = self.direct();
+            let stream = TokioNet.dial(at).await.with_context(|| {
+                format!(
+                    "no control plane answers at {at}; --address or PORTOLAN_ADDRESS names its admin port, and -n the \
+                     namespace of one in Kubernetes"
+                )
+            })?;
+            return over(stream, request, &self.to_string()).await;
         }
+        if self.address.is_some() {
+            bail!("--address (or PORTOLAN_ADDRESS) and --context, -n, --kubeconfig or --pod name two control planes: give one");
+        }
+        over_forward(self.cluster.open().await?, request, &self.to_string()).await
+    }
+}
+
+/// A question for the admin port.
+pub(super) fn request(
+    method: Method,
+    path: &str,
+    parameters: Parameters,
+    body: Bytes,
+) -> anyhow::Result<Request<Full<Bytes>>> {
+    let path: Vec<String> = path.split('/').map(escaped).collect();
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("{}{}", path.join("/"), parameters.0))
+        // Who it goes to is known: there is one admin interface behind the port.
+        .header("host", "portolan")
+        .header("x-portolan-user", escaped(&user()))
+        .body(Full::new(body))?;
+    Ok(request)
+}
+
+/// Asks over a port-forward; what the kubelet says of one that broke is the reason.
+pub(super) async fn over_forward(
+    forwarded: Forwarded,
+    request: Request<Full<Bytes>>,
+    at: &str,
+) -> anyhow::Result<Value> {
+    let Forwarded { stream, trouble } = forwarded;
+    match over(stream, request, at).await {
+        Err(error) if error.is::<Broken>() => match tokio::time::timeout(LAST_WORDS, trouble).await {
+            Ok(Some(why)) => bail!("{at}: the port-forward broke: {}", why.trim()),
+            _ => Err(error),
+        },
+        answer => answer,
+    }
+}
+
+/// The connection ended before the answer was there.
+#[derive(Debug, thiserror::Error)]
+#[error("{at}: the connection broke")]
+struct Broken {
+    at: String,
+    source: hyper::Error,
+}
+
+/// Asks over a connection to an admin port.
+async fn over(stream: BoxStream, request: Request<Full<Bytes>>, at: &str) -> anyhow::Result<Value> {
+    let broken = |source| Broken { at: at.to_owned(), source };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let driver = AbortOnDropHandle::new(tokio::spawn(connection));
+    let response = sender.send_request(request).await.map_err(broken)?;
+    let status = response.status();
+    let body = response.into_body().collect().await.map_err(broken)?.to_bytes();
+    drop(driver);
+    let answer = serde_json::from_slice::<Value>(&body);
+    match answer {
+        Ok(answer) if status.is_success() => Ok(answer),
+        Ok(Value::Object(refusal)) if refusal.get("error").is_some_and(Value::is_string) => {
+            bail!("{}", refusal["error"].as_str().unwrap_or_default())
+        }
+        _ => bail!("{at}: it answered {status}, which no control plane's admin port does; is the address right?"),
     }
 }
 

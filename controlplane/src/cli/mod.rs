@@ -1,8 +1,10 @@
 //! The `portolan` command line. Exit status: 0 done, 1 failed, 2 wrong usage.
 
 mod ask;
+mod check;
 mod drain;
 mod format;
+mod forward;
 mod local;
 mod output;
 mod policy;
@@ -45,6 +47,8 @@ enum Command {
     Drain(drain::Drain),
     /// Gives it back
     Undrain(drain::Undrain),
+    /// Checks whether everything is there that portolan needs, with the mend for what is not
+    Check(Box<check::Check>),
     /// Works on topology files
     #[command(subcommand)]
     Topology(local::TopologyCommand),
@@ -72,6 +76,7 @@ impl Command {
             Self::Policy(policy) => policy.run(),
             Self::Drain(drain) => drain.run(),
             Self::Undrain(undrain) => undrain.run(),
+            Self::Check(check) => check.run(),
             Self::Topology(command) => command.run(),
             Self::Certs(certs) => certs.run(),
             Self::Version(version) => version.run(),

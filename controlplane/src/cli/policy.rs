@@ -77,7 +77,7 @@ struct List {
     #[arg(long, value_parser = kind)]
     kind: Option<&'static str>,
     /// In this namespace alone
-    #[arg(short, long)]
+    #[arg(long = "in", value_name = "NAMESPACE")]
     namespace: Option<String>,
     /// Reads through the leader: sees every write that was acknowledged before
     #[arg(long)]
@@ -186,7 +186,7 @@ impl List {
         match (self.output.format, answer["items"].as_array()) {
             (Format::Json, _) => output::print(&format::json(&answer)),
             (format, Some(objects)) => show(objects, format)?,
-            (_, None) => return Err(anyhow!("{}: an answer without `items`", self.at.address).into()),
+            (_, None) => return Err(anyhow!("{}: an answer without `items`", self.at).into()),
         }
         Ok(())
     }
@@ -205,7 +205,7 @@ impl Delete {
 impl History {
     fn changes(at: &At, key: Option<&String>) -> anyhow::Result<Vec<Value>> {
         let answer = at.get("/api/v1/history", Parameters::default().with("key", key))?;
-        answer["changes"].as_array().cloned().ok_or_else(|| anyhow!("{}: an answer without `changes`", at.address))
+        answer["changes"].as_array().cloned().ok_or_else(|| anyhow!("{at}: an answer without `changes`"))
     }
 
     fn run(self) -> Result<(), Failure> {

@@ -28,7 +28,7 @@ impl Read {
     ) -> Result<(), Failure> {
         let answer = self.at.get(path, parameters)?;
         let read = |answer| {
-            let unexpected = || format!("{}: this version of portolan does not understand the answer", self.at.address);
+            let unexpected = || format!("{}: this version of portolan does not understand the answer", self.at);
             serde_json::from_value(answer).with_context(unexpected)
         };
         output::print(&match self.output.format {

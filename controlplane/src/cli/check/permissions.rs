@@ -1,0 +1,131 @@
+//! Rights: what who installs portolan must be allowed, what the command line needs, and what control planes need. Asked of
+//! the API server, which alone knows.
+
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SubjectAccessReview,
+    SubjectAccessReviewSpec,
+};
+use kube::api::PostParams;
+use kube::{Api, Client};
+
+use super::finding::Finding;
+
+/// A right, in a namespace or everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Right {
+    pub(super) verb: &'static str,
+    pub(super) group: &'static str,
+    /// `resource` or `resource/subresource`.
+    pub(super) resource: &'static str,
+    pub(super) namespaced: bool,
+}
+
+const fn everywhere(verb: &'static str, group: &'static str, resource: &'static str) -> Right {
+    Right { verb, group, resource, namespaced: false }
+}
+
+const fn inside(verb: &'static str, group: &'static str, resource: &'static str) -> Right {
+    Right { verb, group, resource, namespaced: true }
+}
+
+/// What `helm install` makes.
+pub(super) const INSTALL: &[Right] = &[
+    everywhere("create", "apiextensions.k8s.io", "customresourcedefinitions"),
+    everywhere("create", "rbac.authorization.k8s.io", "clusterroles"),
+    everywhere("create", "rbac.authorization.k8s.io", "clusterrolebindings"),
+    inside("create", "rbac.authorization.k8s.io", "roles"),
+    inside("create", "rbac.authorization.k8s.io", "rolebindings"),
+    inside("create", "", "serviceaccounts"),
+    inside("create", "", "services"),
+    inside("create", "", "configmaps"),
+    inside("create", "", "secrets"),
+    inside("create", "apps", "statefulsets"),
+    inside("create", "policy", "poddisruptionbudgets"),
+    inside("create", "networking.k8s.io", "networkpolicies"),
+];
+
+/// What the command line needs.
+pub(super) const COMMAND_LINE: &[Right] = &[inside("list", "", "pods"), inside("create", "", "pods/portforward")];
+
+/// Who is asked about.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Who<'a> {
+    /// Whose kubeconfig it is.
+    Us,
+    /// A service account, by namespace and name.
+    Account(&'a str, &'a str),
+}
+
+/// Asks for each of `rights` in turn; `what` names the check.
+pub(super) async fn check(
+    client: &Client,
+    what: &'static str,
+    who: Who<'_>,
+    rights: &[Right],
+    namespace: &str,
+    mend: &str,
+) -> Finding {
+    let whose = match who {
+        Who::Us => "you".to_owned(),
+        Who::Account(namespace, name) => format!("the service account {namespace}/{name}"),
+    };
+    let mut missing = Vec::new();
+    for right in rights {
+        match allowed(client, who, right, namespace).await {
+            Ok(true) => {}
+            Ok(false) => missing.push(words(right)),
+            Err(error) => {
+                let seen = format!("cannot ask what {whose} may do: {error}");
+                let mend = "ask with a user who may create subjectaccessreviews";
+                return Finding::warning(what, seen, mend);
+            }
+        }
+    }
+    if missing.is_empty() {
+        return Finding::good(what, format!("{whose} may do all {} things that it takes", rights.len()));
+    }
+    Finding::bad(what, format!("{whose} may not {}", missing.join(", ")), mend)
+}
+
+fn words(right: &Right) -> String {
+    let Right { verb, group, resource, .. } = right;
+    if group.is_empty() { format!("{verb} {resource}") } else { format!("{verb} {resource}.{group}") }
+}
+
+async fn allowed(client: &Client, who: Who<'_>, right: &Right, namespace: &str) -> Result<bool, kube::Error> {
+    let (resource, subresource) = match right.resource.split_once('/') {
+        Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
+        None => (right.resource, None),
+    };
+    let attributes = Some(ResourceAttributes {
+        verb: Some(right.verb.to_owned()),
+        group: Some(right.group.to_owned()),
+        resource: Some(resource.to_owned()),
+        subresource,
+        namespace: right.namespaced.then(|| namespace.to_owned()),
+        ..ResourceAttributes::default()
+    });
+    let create = PostParams::default();
+    let status = match who {
+        Who::Us => {
+            let spec = SelfSubjectAccessReviewSpec { resource_attributes: attributes, ..Default::default() };
+            let review = SelfSubjectAccessReview { spec, ..Default::default() };
+            Api::<SelfSubjectAccessReview>::all(client.clone()).create(&create, &review).await?.status
+        }
+        Who::Account(namespace, name) => {
+            let spec = SubjectAccessReviewSpec {
+                resource_attributes: attributes,
+                user: Some(format!("system:serviceaccount:{namespace}:{name}")),
+                groups: Some(vec![
+                    "system:serviceaccounts".to_owned(),
+                    format!("system:serviceaccounts:{namespace}"),
+                    "system:authenticated".to_owned(),
+                ]),
+                ..Default::default()
+            };
+            let review = SubjectAccessReview { spec, ..Default::default() };
+            Api::<SubjectAccessReview>::all(client.clone()).create(&create, &review).await?.status
+        }
+    };
+    Ok(status.is_some_and(|status| status.allowed))
+}
