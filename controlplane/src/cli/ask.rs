@@ -104,7 +104,9 @@ impl At {
             return over(stream, request, &self.to_string()).await;
         }
         if self.address.is_some() {
-            bail!("--address (or PORTOLAN_ADDRESS) and --context, -n, --kubeconfig or --pod name two control planes: give one");
+            bail!(
+                "--address (or PORTOLAN_ADDRESS) and --context, -n, --kubeconfig or --pod name two control planes: give one"
+            );
         }
         over_forward(self.cluster.open().await?, request, &self.to_string()).await
     }

@@ -43,7 +43,9 @@ pub(super) enum ForwardError {
     Client(#[from] ClientError),
     #[error("cannot list the pods of the namespace `{namespace}`: {source}")]
     List { namespace: String, source: Box<kube::Error> },
-    #[error("the namespace `{namespace}` has no pod with the label {SELECTOR}; -n NAME says where portolan is installed")]
+    #[error(
+        "the namespace `{namespace}` has no pod with the label {SELECTOR}; -n NAME says where portolan is installed"
+    )]
     None { namespace: String },
     #[error("the namespace `{namespace}` has no control plane `{pod}`; expected {known}")]
     Unknown { namespace: String, pod: String, known: String },
@@ -191,8 +193,7 @@ mod tests {
     #[test]
     fn the_first_ready_pod_is_asked_and_else_one_that_runs() {
         let mut ending = running("portolan-0", "True");
-        ending.metadata.deletion_timestamp =
-            Some(serde_json::from_value(json!("2026-11-23T12:00:00Z")).unwrap());
+        ending.metadata.deletion_timestamp = Some(serde_json::from_value(json!("2026-11-23T12:00:00Z")).unwrap());
         let pods = [ending.clone(), running("portolan-1", "False"), running("portolan-2", "True")];
         assert_eq!(chosen(&pods, None), "portolan-2");
         assert_eq!(chosen(&pods[..2], None), "portolan-1");
@@ -229,7 +230,10 @@ mod tests {
             let spec = json!({"containers": [{"name": "portolan", "ports": ports}]});
             serde_json::from_value::<Pod>(json!({"metadata": {}, "spec": spec})).unwrap()
         };
-        assert_eq!(admin_port(&with(json!([{"name": "xds", "containerPort": 1}, {"name": "admin", "containerPort": 9}]))), 9);
+        assert_eq!(
+            admin_port(&with(json!([{"name": "xds", "containerPort": 1}, {"name": "admin", "containerPort": 9}]))),
+            9
+        );
         assert_eq!(admin_port(&with(json!([{"name": "xds", "containerPort": 1}]))), 7480);
         assert_eq!(admin_port(&Pod::default()), 7480);
     }

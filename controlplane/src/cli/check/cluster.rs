@@ -89,7 +89,11 @@ fn judge_zones(nodes: &[Node], cluster: Option<&Cluster>) -> Finding {
 }
 
 /// Whether the definitions are there, as the chart would install them.
-pub(super) async fn definitions(client: &Client, wanted: &[&str], what: &'static str) -> (Vec<String>, Option<Finding>) {
+pub(super) async fn definitions(
+    client: &Client,
+    wanted: &[&str],
+    what: &'static str,
+) -> (Vec<String>, Option<Finding>) {
     let api: Api<Crd> = Api::all(client.clone());
     let mut missing = Vec::new();
     for name in wanted {
@@ -125,6 +129,11 @@ pub(super) fn pods(pods: &[Pod], place: &str) -> Finding {
     let mend = format!("kubectl -n {} describe pod {}", first.namespace().unwrap_or_default(), first.name_any());
     // Clients are served as long as one is.
     if not.len() < pods.len() { Finding::warning("pods", seen, mend) } else { Finding::bad("pods", seen, mend) }
+}
+
+/// The service account that control planes run as.
+pub(super) fn account(pods: &[Pod]) -> Option<String> {
+    pods.first()?.spec.as_ref()?.service_account_name.clone()
 }
 
 /// The first few of many.
@@ -182,7 +191,11 @@ spec:
         let one = pods(&[pod("p-0", "True"), pod("p-1", "False")], "");
         assert_eq!(
             (one.mark, one.seen.as_str(), one.mend.as_deref()),
-            (Mark::Warning, "1 of 2 ready: p-1 is Running, but not ready", Some("kubectl -n portolan describe pod p-1"))
+            (
+                Mark::Warning,
+                "1 of 2 ready: p-1 is Running, but not ready",
+                Some("kubectl -n portolan describe pod p-1")
+            )
         );
         assert_eq!(pods(&[pod("p-0", "False")], "").mark, Mark::Bad);
         assert_eq!(pods(&[], "the namespace `x`").seen, "no control plane in the namespace `x`");

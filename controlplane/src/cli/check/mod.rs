@@ -117,10 +117,8 @@ impl Check {
         let count = topology.clusters().count();
         let seen = format!("{name}: {} {}, {count} clusters", topology.name, topology.short_hash());
         report.findings.push(Finding::good("file", seen));
-        report.findings.extend(warnings.iter().map(|warning| {
-            let warning = warning.to_string();
-            Finding::warning("file", warning.lines().next().unwrap_or_default(), "portolan topology check shows the place")
-        }));
+        let warnings = warnings.iter().map(|warning| plane::topology_warning("file", &warning.to_string()));
+        report.findings.extend(warnings);
         Ok(Some(topology))
     }
 
@@ -132,7 +130,11 @@ impl Check {
 
     async fn kubernetes(&self, topology: Option<&Topology>, report: &mut Report) {
         let unreachable = |error: String| {
-            Finding::bad("API server", error, "--context and --kubeconfig say which cluster is meant; kubectl must reach it")
+            Finding::bad(
+                "API server",
+                error,
+                "--context and --kubeconfig say which cluster is meant; kubectl must reach it",
+            )
         };
         let client = match self.at.cluster.client().await {
             Ok(client) => client,
@@ -171,7 +173,14 @@ impl Check {
             Err(error) => return report.findings.push(Finding::bad("pods", error.to_string(), mend)),
         };
         report.findings.push(cluster::pods(&pods, &self.at.cluster.place()));
-        let running = pods.iter().filter(|pod| pod.status.as_ref().and_then(|it| it.phase.as_deref()) == Some("Running"));
+        if let Some(account) = cluster::account(&pods) {
+            let who = Who::Account(namespace, &account);
+            let mend = "helm upgrade with rbac.create=true, or bind these to it";
+            let rights = permissions::CONTROL_PLANE;
+            report.findings.push(permissions::check(client, "rights", who, rights, namespace, mend).await);
+        }
+        let running =
+            pods.iter().filter(|pod| pod.status.as_ref().and_then(|it| it.phase.as_deref()) == Some("Running"));
         for pod in running {
             let answer = self.status_of(client, pod).await;
             let mend = format!("kubectl -n {namespace} logs {}", pod.name_any());
@@ -204,7 +213,8 @@ impl Report {
             if missing.is_empty() {
                 Finding::good("definitions", DEFINITIONS.join(", "))
             } else {
-                let mend = "helm upgrade with crds.install=true; until then policy is written by the command line alone";
+                let mend =
+                    "helm upgrade with crds.install=true; until then policy is written by the command line alone";
                 Finding::bad("definitions", format!("missing: {}", missing.join(", ")), mend)
             }
         }));

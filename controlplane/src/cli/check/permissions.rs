@@ -47,6 +47,18 @@ pub(super) const INSTALL: &[Right] = &[
 /// What the command line needs.
 pub(super) const COMMAND_LINE: &[Right] = &[inside("list", "", "pods"), inside("create", "", "pods/portforward")];
 
+/// What a control plane needs: what the chart's roles give, no more and no less.
+pub(super) const CONTROL_PLANE: &[Right] = &[
+    everywhere("list", "", "services"),
+    everywhere("watch", "", "services"),
+    everywhere("list", "", "nodes"),
+    everywhere("watch", "", "nodes"),
+    everywhere("list", "", "namespaces"),
+    everywhere("watch", "", "namespaces"),
+    everywhere("list", "discovery.k8s.io", "endpointslices"),
+    everywhere("watch", "discovery.k8s.io", "endpointslices"),
+];
+
 /// Who is asked about.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Who<'a> {

@@ -92,10 +92,12 @@ fn running_topology(status: &Status, given: Option<&Topology>) -> Vec<Finding> {
         let mend = "mend the file; the topology in force is an older one";
         findings.push(Finding::bad("topology", first_line(error), mend));
     }
-    findings.extend(ours.file.warnings.iter().map(|warning| {
-        Finding::warning("topology", first_line(warning), "portolan topology check FILE shows the place")
-    }));
-    if let Some(given) = given.map(Topology::short_hash).filter(|given| *given != ours.hash) {
+    let given = given.map(Topology::short_hash);
+    // The warnings of a file that was given here were told with the file.
+    if given.as_ref() != Some(&ours.hash) {
+        findings.extend(ours.file.warnings.iter().map(|warning| topology_warning("topology", warning)));
+    }
+    if let Some(given) = given.filter(|given| *given != ours.hash) {
         let seen = format!("{} runs {}, the file given here is {given}", status.cluster, ours.hash);
         findings.push(Finding::bad("topology", seen, "give the cluster this file (helm upgrade)"));
     }
@@ -106,9 +108,16 @@ fn running_topology(status: &Status, given: Option<&Topology>) -> Vec<Finding> {
         }
     }
     if findings.is_empty() {
-        findings.push(Finding::good("topology", format!("{} {}, the same wherever it was heard", ours.name, ours.hash)));
+        findings
+            .push(Finding::good("topology", format!("{} {}, the same wherever it was heard", ours.name, ours.hash)));
     }
     findings
+}
+
+/// What is probably not meant in a topology, without the excerpt.
+pub(super) fn topology_warning(what: &'static str, warning: &str) -> Finding {
+    let seen = first_line(warning).replacen(": warning: ", ": ", 1);
+    Finding::warning(what, seen, "portolan topology check shows the place")
 }
 
 fn first_line(text: &str) -> &str {
