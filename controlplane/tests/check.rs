@@ -90,8 +90,13 @@ async fn a_federation_that_is_well_and_one_that_is_not() {
     assert!(said.contains("✗ topology   east-a runs "), "{said}");
     assert!(said.contains(" → give the cluster this file (helm upgrade)\n"), "{said}");
     assert!(said.contains("✗ peers      west-a: "), "{said}");
-    assert!(said.contains("expected spiffe://other/cluster/west-a"), "{said}");
-    assert!(said.contains(" → both clusters' certificates must come from one CA and carry"), "{said}");
+    assert!(
+        said.contains(
+            ": the certificate is for spiffe://test/cluster/west-a; expected spiffe://other/cluster/west-a → both \
+             clusters' certificates must come from one CA and carry the cluster's SPIFFE id\n"
+        ),
+        "{said}"
+    );
     assert!(said.ends_with("portolan: 2 checks failed\n"), "{said}");
 
     east.stop().await;

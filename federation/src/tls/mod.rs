@@ -15,7 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
+use rustls::{CertificateError, ClientConfig, OtherError};
 use rustls_pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
@@ -48,8 +48,19 @@ pub async fn dial(net: &dyn Net, config: Arc<ClientConfig>, address: &str) -> io
     let name = ServerName::try_from(host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let handshake = async {
         let stream = net.dial(address).await?;
-        let stream = TlsConnector::from(config).connect(name, stream).await?;
+        let stream = TlsConnector::from(config).connect(name, stream).await.map_err(in_words)?;
         Ok(Box::new(stream) as BoxStream)
     };
     tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await?
+}
+
+/// What our own verifier says of a certificate, which rustls would show as a debug print.
+fn in_words(error: io::Error) -> io::Error {
+    let of_rustls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match of_rustls {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(why)))) => {
+            io::Error::new(error.kind(), why.to_string())
+        }
+        _ => error,
+    }
 }

@@ -47,14 +47,12 @@ pub(super) const INSTALL: &[Right] = &[
 /// What the command line needs.
 pub(super) const COMMAND_LINE: &[Right] = &[inside("list", "", "pods"), inside("create", "", "pods/portforward")];
 
-/// What a control plane needs: what the chart's roles give, no more and no less.
+/// What a control plane needs: what the chart's roles give by default, no more and no less.
 pub(super) const CONTROL_PLANE: &[Right] = &[
     everywhere("list", "", "services"),
     everywhere("watch", "", "services"),
     everywhere("list", "", "nodes"),
     everywhere("watch", "", "nodes"),
-    everywhere("list", "", "namespaces"),
-    everywhere("watch", "", "namespaces"),
     everywhere("list", "discovery.k8s.io", "endpointslices"),
     everywhere("watch", "discovery.k8s.io", "endpointslices"),
 ];
@@ -140,4 +138,42 @@ async fn allowed(client: &Client, who: Who<'_>, right: &Right, namespace: &str) 
         }
     };
     Ok(status.is_some_and(|status| status.allowed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use serde_json::Value;
+
+    const CHART: &str = include_str!("../../../../deploy/helm/golden/least.yaml");
+
+    #[test]
+    fn the_chart_grants_what_is_checked_and_nothing_else() {
+        let documents: Vec<Value> = CHART
+            .split("\n---\n")
+            .map(|document| serde_saphyr::from_str(document).unwrap())
+            .filter(|document: &Value| document["kind"] == "ClusterRole" || document["kind"] == "Role")
+            .collect();
+        let texts = |value: &Value| -> Vec<String> {
+            value.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+        };
+        let mut granted = BTreeSet::new();
+        for role in &documents {
+            for rule in role["rules"].as_array().unwrap() {
+                for group in texts(&rule["apiGroups"]) {
+                    for resource in texts(&rule["resources"]) {
+                        for verb in texts(&rule["verbs"]) {
+                            granted.insert((role["kind"] == "Role", group.clone(), resource.clone(), verb));
+                        }
+                    }
+                }
+            }
+        }
+        let checked = |right: &Right| {
+            (right.namespaced, right.group.to_owned(), right.resource.to_owned(), right.verb.to_owned())
+        };
+        assert_eq!(granted, CONTROL_PLANE.iter().map(checked).collect());
+    }
 }
