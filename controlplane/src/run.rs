@@ -16,6 +16,7 @@ use portolan_topology::policy::PolicySet;
 use portolan_topology::service::LocalServices;
 use portolan_topology::topology::Topology;
 use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -28,6 +29,7 @@ use crate::catalog::{Demand, LiveCatalog, Streams};
 use crate::config::{Config, SourceFrom, TopologyFrom};
 use crate::demand;
 use crate::grpc_health;
+use crate::kube::Stage;
 use crate::lrs::service::LoadReports;
 use crate::lrs::store::LoadStore;
 use crate::ports::{self, Http, Only, PortError};
@@ -87,6 +89,7 @@ pub struct Running {
     shutdown: CancellationToken,
     catalog_task: JoinHandle<()>,
     servers: Vec<AbortOnDropHandle<()>>,
+    kube: Option<Stage>,
     _stages: Vec<Box<dyn Send + Sync>>,
 }
 
@@ -124,6 +127,9 @@ impl Running {
                 let _ = server.await;
             }
         };
+        if let Some(kube) = self.kube {
+            kube.stop().await;
+        }
         // Streams of xDS have no end of their own: those that are still open are cut.
         let _ = tokio::time::timeout(FAREWELL, servers).await;
         self.federation.policy().stop().await;
@@ -152,6 +158,7 @@ pub async fn start(
     mut rng: StdRng,
 ) -> Result<Running, StartError> {
     let started = tokio::time::Instant::now();
+    let mut kube_rng = StdRng::seed_from_u64(rng.random());
     let readiness = Readiness::new();
     let mut stages: Vec<Box<dyn Send + Sync>> = Vec::new();
     let (topology, topology_status) = match config.topology {
@@ -166,6 +173,11 @@ pub async fn start(
     let trust_domain: Arc<str> = topology.borrow().name.as_str().into();
     config.credentials.check(&trust_domain, &config.cluster)?;
     stages.push(Box::new(AbortOnDropHandle::new(tokio::spawn(config.credentials.clone().keep_current()))));
+    // Who reads its services from Kubernetes is asked there, too, and writes back.
+    let kube_client = match &config.source {
+        SourceFrom::Kube(kube) => Some(kube.client.clone()),
+        SourceFrom::Files(_) | SourceFrom::Given(_) => None,
+    };
     let source = match config.source {
         SourceFrom::Files(folder) => {
             let files = FilesSource::start(folder).await?;
@@ -269,7 +281,8 @@ pub async fn start(
         let only = Only { listener, from, refusals: refusals.clone() };
         servers.push(serve_xds(&xds_services, Box::new(only), Rule::Plain, refusals, &shutdown));
     }
-    Ok(Running { addresses, readiness, catalog, federation, shutdown, catalog_task, servers, _stages: stages })
+    let kube = kube_client.map(|client| Stage::start(&admin, &client, &mut kube_rng));
+    Ok(Running { addresses, readiness, catalog, federation, shutdown, catalog_task, servers, kube, _stages: stages })
 }
 
 fn serve_xds<H: Health>(

@@ -19,7 +19,7 @@ pub(crate) fn topology(clusters: &[&str]) -> Topology {
             zones: zones.clone(),
             network: NetworkName::new("default").unwrap(),
             gateways: Vec::new(),
-            control_plane: ControlPlane { host: "127.0.0.1".into(), port: 1, voter: true },
+            control_plane: ControlPlane { host: "127.0.0.1".into(), port: 1, voter: true, config: false },
         };
         Region { name: region, zones, clusters: vec![cluster] }
     });

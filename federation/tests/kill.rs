@@ -43,7 +43,12 @@ fn topology() -> Topology {
         zones: Vec::new(),
         network: NetworkName::new("default").unwrap(),
         gateways: Vec::new(),
-        control_plane: ControlPlane { host: "localhost".to_owned(), port: DEFAULT_PEER_PORT, voter: true },
+        control_plane: ControlPlane {
+            host: "localhost".to_owned(),
+            port: DEFAULT_PEER_PORT,
+            voter: true,
+            config: false,
+        },
     };
     let regions = vec![Region { name: region, zones: Vec::new(), clusters: vec![cluster] }];
     Topology { name: "kill".to_owned(), regions, links: Vec::new(), failover: BTreeMap::new(), hash: 1 }
@@ -73,6 +78,8 @@ fn command(number: u32) -> Command {
     Command {
         change: PolicyChange::Apply(vec![PolicyObject::Drain(Drain { name: "drain".to_owned(), spec })]),
         expected_revision: None,
+        owner: Default::default(),
+        take_over: false,
         by: "ada".to_owned(),
         at: Timestamp::UNIX_EPOCH,
     }

@@ -70,6 +70,8 @@ pub struct ControlPlane {
     pub port: u16,
     /// Whether it votes on policy; every other is a learner.
     pub voter: bool,
+    /// Whether the policy objects in its Kubernetes hold for the federation.
+    pub config: bool,
 }
 
 /// A link between two regions.
@@ -203,6 +205,12 @@ impl Topology {
             let [a, b] = &link.between;
             (a == from && b == to) || (link.symmetric && a == to && b == from)
         })
+    }
+
+    /// Whether policy objects in the Kubernetes of `cluster` hold for the federation.
+    #[must_use]
+    pub fn is_config(&self, cluster: &ClusterName) -> bool {
+        self.cluster(cluster).is_some_and(|cluster| cluster.control_plane.config)
     }
 
     /// The clusters whose control planes vote on policy, by name.

@@ -9,15 +9,14 @@ use axum::http::HeaderMap;
 use axum::routing::{delete, post};
 use axum::{Json, Router};
 use portolan_federation::policy::PolicyChange;
-use portolan_topology::diagnostic::Diagnostics;
 use portolan_topology::policy::document::parse;
 use portolan_topology::policy::{Drain, PolicyObject, Scope};
 use portolan_topology::topology::API_VERSION;
 use serde_json::{Value, json};
 
 use super::Admin;
-use super::policy::{WriteOptions, Written};
-use super::refusal::Refusal;
+use super::policy::{WriteOptions, Writer, Written};
+use super::refusal::{Refusal, without_places};
 
 pub(super) fn router(admin: Arc<Admin>) -> Router {
     Router::new().route("/api/v1/drains", post(begin)).route("/api/v1/drains/{scope}", delete(end)).with_state(admin)
@@ -38,8 +37,9 @@ async fn begin(
     let metadata = json!({"name": name.as_deref().unwrap_or("drain")});
     let document = json!({"apiVersion": API_VERSION, "kind": "Drain", "metadata": metadata, "spec": spec});
     let topology = admin.topology.borrow().clone();
-    let objects = parse("drain", &document.to_string(), Some(&topology)).map_err(without_places)?;
-    admin.write(PolicyChange::Apply(objects), &options, &headers).await.map(Json)
+    let objects =
+        parse("drain", &document.to_string(), Some(&topology)).map_err(|mistakes| without_places(&mistakes))?;
+    admin.write(PolicyChange::Apply(objects), &options, Writer::of(&headers)).await.map(Json)
 }
 
 async fn end(
@@ -61,21 +61,11 @@ async fn end(
     if keys.is_empty() {
         return Err(not_drained(&scope, drains().map(|(_, drain)| drain)));
     }
-    admin.write(PolicyChange::Delete(keys), &options, &headers).await.map(Json)
+    admin.write(PolicyChange::Delete(keys), &options, Writer::of(&headers)).await.map(Json)
 }
 
 fn not_drained<'a>(scope: &Scope, drains: impl Iterator<Item = &'a Drain>) -> Refusal {
     let scopes: Vec<String> = drains.map(|drain| drain.spec.scope.to_string()).collect();
     let there = if scopes.is_empty() { "nothing is".to_owned() } else { format!("drained: {}", scopes.join(", ")) };
     Refusal::not_found(format!("{scope} is not drained; {there}"))
-}
-
-/// The mistakes of a spec that no person wrote as a text: its places would tell nobody anything.
-fn without_places(mistakes: Diagnostics) -> Refusal {
-    let said = mistakes.iter().map(|mistake| {
-        let expected = mistake.expected.iter().map(|expected| format!("; expected {expected}"));
-        let meant = mistake.suggestion.iter().map(|meant| format!("; did you mean `{meant}`?"));
-        [mistake.message.clone()].into_iter().chain(expected).chain(meant).collect::<String>()
-    });
-    Refusal::invalid(said.collect::<Vec<_>>().join("\n"))
 }

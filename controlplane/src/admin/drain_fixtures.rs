@@ -97,7 +97,7 @@ pub(super) fn set(drains: &[Drain]) -> PolicySet {
     let stored = |drain: &Drain| {
         let object = PolicyObject::Drain(drain.clone());
         let (by, at) = (String::new(), Timestamp::UNIX_EPOCH);
-        (object.key(), StoredPolicy { object, created: 1, revision: 1, by, at })
+        (object.key(), StoredPolicy { object, owner: Default::default(), created: 1, revision: 1, by, at })
     };
     PolicySet { revision: 1, objects: drains.iter().map(stored).collect() }
 }

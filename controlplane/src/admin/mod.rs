@@ -10,6 +10,7 @@ mod drain_fixtures;
 mod drain_progress;
 mod drain_reach;
 mod health;
+mod kubernetes;
 mod metrics;
 pub mod model;
 mod policy;

@@ -19,7 +19,7 @@ use axum::{Json, Router};
 use jiff::Timestamp;
 use portolan_federation::policy::{Change, Command, Outcome, PolicyChange};
 use portolan_topology::policy::document::parse;
-use portolan_topology::policy::{Drain, PolicyObject, PolicySet, StoredPolicy, conflicts};
+use portolan_topology::policy::{Drain, Owner, PolicyObject, PolicySet, StoredPolicy, conflicts};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -56,6 +56,14 @@ struct ReadOptions {
 #[serde(default)]
 struct HistoryOptions {
     key: Option<String>,
+}
+
+/// In whose name a write is.
+pub(super) struct Writer {
+    /// Who alone may change what is written.
+    pub(super) owner: Owner,
+    /// Who asks, for the history.
+    pub(super) by: String,
 }
 
 /// What a write came to, or would.
@@ -117,7 +125,7 @@ async fn apply(
     if objects.is_empty() {
         return Err(Refusal::invalid(format!("{file}: there is no object in it; expected a TrafficPolicy or a Drain")));
     }
-    admin.write(PolicyChange::Apply(objects), &options, &headers).await.map(Json)
+    admin.write(PolicyChange::Apply(objects), &options, Writer::of(&headers)).await.map(Json)
 }
 
 async fn delete(
@@ -126,7 +134,7 @@ async fn delete(
     Query(options): Query<WriteOptions>,
     headers: HeaderMap,
 ) -> Result<Json<Written>, Refusal> {
-    admin.write(PolicyChange::Delete(vec![key]), &options, &headers).await.map(Json)
+    admin.write(PolicyChange::Delete(vec![key]), &options, Writer::of(&headers)).await.map(Json)
 }
 
 async fn history(State(admin): State<Arc<Admin>>, Query(options): Query<HistoryOptions>) -> Json<Value> {
@@ -141,7 +149,7 @@ async fn history(State(admin): State<Arc<Admin>>, Query(options): Query<HistoryO
 
 impl Admin {
     /// Reads what this node has applied.
-    async fn read<T>(&self, consistent: bool, read: impl FnOnce(Known<'_>) -> T) -> Result<T, Refusal> {
+    pub(super) async fn read<T>(&self, consistent: bool, read: impl FnOnce(Known<'_>) -> T) -> Result<T, Refusal> {
         let policy = self.federation.policy();
         if consistent {
             policy.read_barrier().await?;
@@ -156,9 +164,9 @@ impl Admin {
         &self,
         change: PolicyChange,
         options: &WriteOptions,
-        headers: &HeaderMap,
+        writer: Writer,
     ) -> Result<Written, Refusal> {
-        let (by, at) = (user(headers), Timestamp::now());
+        let (Writer { owner, by }, at) = (writer, Timestamp::now());
         let policy = self.federation.policy();
         let before = policy.set().borrow().clone();
         let after = preview(&before, &change);
@@ -182,19 +190,29 @@ impl Admin {
         });
         let objects = objects.collect();
         let dry_run = options.dry_run;
-        let outcome = if dry_run {
-            check_revisions(&before, &change, options.expect_revision)
-        } else {
-            policy.write(Command { change, expected_revision: options.expect_revision, by, at }).await?
-        };
+        let take_over = self.are_abandoned(&before, &change, &owner);
+        let command = Command { change, expected_revision: options.expect_revision, owner, take_over, by, at };
+        let outcome = if dry_run { foretell(&before, &command) } else { policy.write(command).await? };
         match outcome {
             Outcome::Applied { revision } | Outcome::Unchanged { revision } => {
                 Ok(Written { revision, dry_run, objects, warnings })
             }
             Outcome::NotFound { key } => Err(self.no_such(&key)),
+            Outcome::Owned { key, owner } => Err(owned(&key, &owner)),
             Outcome::Conflict { key, found } => Err(conflict(&key, found, options.expect_revision)),
             Outcome::Nothing => Err(Refusal::conflict("Nothing", "the leader did not take it for a change of policy")),
         }
+    }
+
+    /// Whether what `change` names and another owns has an owner that cannot speak for it any more: a cluster that the
+    /// topology does not name as a config cluster now.
+    fn are_abandoned(&self, set: &PolicySet, change: &PolicyChange, writer: &Owner) -> bool {
+        let topology = self.topology.borrow();
+        let owners = change.keys().into_iter().filter_map(|key| set.objects.get(&key)).map(|stored| &stored.owner);
+        owners.filter(|owner| *owner != writer).all(|owner| match owner {
+            Owner::Admin => false,
+            Owner::Kubernetes(cluster) => !topology.is_config(cluster),
+        })
     }
 
     /// Refuses Drains that would leave a service nothing, and warns of those that say that they know.
@@ -248,8 +266,8 @@ fn preview(before: &PolicySet, change: &PolicyChange) -> PolicySet {
             for object in objects {
                 let created = before.objects.get(&object.key()).map_or(u64::MAX, |stored| stored.created);
                 let (by, at) = (String::new(), Timestamp::UNIX_EPOCH);
-                let stored = StoredPolicy { object: object.clone(), created, revision: u64::MAX, by, at };
-                after.objects.insert(object.key(), stored);
+                let (key, object, owner) = (object.key(), object.clone(), Owner::default());
+                after.objects.insert(key, StoredPolicy { object, owner, created, revision: u64::MAX, by, at });
             }
         }
         PolicyChange::Delete(keys) => {
@@ -262,17 +280,30 @@ fn preview(before: &PolicySet, change: &PolicyChange) -> PolicySet {
 }
 
 /// What the group would say, as far as this node knows.
-fn check_revisions(set: &PolicySet, change: &PolicyChange, expected: Option<u64>) -> Outcome {
-    for key in change.keys() {
-        let found = set.objects.get(&key).map_or(0, |stored| stored.revision);
-        if expected.is_some_and(|expected| expected != found) {
+fn foretell(set: &PolicySet, command: &Command) -> Outcome {
+    for key in command.change.keys() {
+        let stored = set.objects.get(&key);
+        let found = stored.map_or(0, |stored| stored.revision);
+        if let Some(stored) = stored.filter(|stored| stored.owner != command.owner && !command.take_over) {
+            return Outcome::Owned { key, owner: stored.owner.clone() };
+        }
+        if command.expected_revision.is_some_and(|expected| expected != found) {
             return Outcome::Conflict { key, found };
         }
-        if found == 0 && matches!(change, PolicyChange::Delete(_)) {
+        if found == 0 && matches!(command.change, PolicyChange::Delete(_)) {
             return Outcome::NotFound { key };
         }
     }
     Outcome::Unchanged { revision: set.revision }
+}
+
+fn owned(key: &str, owner: &Owner) -> Refusal {
+    let mend = match owner {
+        Owner::Admin => format!("`portolan policy delete {key}` gives it up"),
+        Owner::Kubernetes(_) => "change or delete the object there, with kubectl".to_owned(),
+    };
+    let error = format!("{key} belongs to {owner}, and only there it can be changed: {mend}");
+    Refusal::conflict("Owned", error).with("key", key).with("owner", owner.to_string())
 }
 
 fn conflict(key: &str, found: u64, expected: Option<u64>) -> Refusal {
@@ -284,6 +315,13 @@ fn conflict(key: &str, found: u64, expected: Option<u64>) -> Refusal {
     };
     let error = format!("{is}, {wanted}; nothing was written: read it and try again");
     Refusal::conflict("Conflict", error).with("key", key).with("found", found)
+}
+
+impl Writer {
+    /// People, through the admin interface.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        Self { owner: Owner::Admin, by: user(headers) }
+    }
 }
 
 /// Who asks, as they say.

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use portolan_topology::names::ClusterName;
 use portolan_topology::policy::document::check_against;
-use portolan_topology::policy::{Conflict, DrainSpec, PolicyObject, PolicySet, StoredPolicy, TargetRef, conflicts};
+use portolan_topology::policy::{
+    Conflict, DrainSpec, Owner, PolicyObject, PolicySet, StoredPolicy, TargetRef, conflicts,
+};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -28,6 +30,8 @@ struct Status {
     created_revision: u64,
     by: String,
     at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
     #[serde(flatten)]
     drain: Option<DrainStatus>,
     conditions: Vec<Condition>,
@@ -94,6 +98,7 @@ impl Known<'_> {
             created_revision: stored.created,
             by: stored.by.clone(),
             at: stored.at,
+            owner: (stored.owner != Owner::Admin).then(|| stored.owner.to_string()),
             drain: drain_status,
             conditions,
             clusters,
@@ -226,7 +231,14 @@ spec:
             set.revision += 1;
             let object = parse("test", text, None).unwrap().remove(0);
             let (by, at) = ("ada".to_owned(), Timestamp::UNIX_EPOCH);
-            let stored = StoredPolicy { object, created: set.revision, revision: set.revision, by, at };
+            let stored = StoredPolicy {
+                object,
+                owner: Default::default(),
+                created: set.revision,
+                revision: set.revision,
+                by,
+                at,
+            };
             set.objects.insert(stored.object.key(), stored);
         }
         let other = RemoteCluster {

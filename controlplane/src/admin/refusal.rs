@@ -1,6 +1,8 @@
 //! Why the admin interface did not do what it was asked, as HTTP: a status, and JSON with one message for people, a
 //! reason for programs, and what belongs to it.
 
+use std::fmt;
+
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -10,7 +12,7 @@ use serde_json::{Value, json};
 
 /// A request that is refused, or that failed.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     status: StatusCode,
     reason: &'static str,
     error: String,
@@ -35,6 +37,11 @@ impl Refusal {
     /// It does not fit how things are now.
     pub(super) fn conflict(reason: &'static str, error: impl ToString) -> Self {
         Self::new(StatusCode::CONFLICT, reason, error)
+    }
+
+    /// Its reason, in one word for programs.
+    pub(crate) fn reason(&self) -> &'static str {
+        self.reason
     }
 
     /// Adds a field to the answer.
@@ -62,6 +69,12 @@ impl From<WriteError> for Refusal {
     }
 }
 
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.error)
+    }
+}
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let mut body = json!({"error": self.error, "reason": self.reason});
@@ -70,4 +83,14 @@ impl IntoResponse for Refusal {
         }
         (self.status, Json(body)).into_response()
     }
+}
+
+/// The mistakes of an object that no person wrote as a text: its places would tell nobody anything.
+pub(super) fn without_places(mistakes: &Diagnostics) -> Refusal {
+    let said = mistakes.iter().map(|mistake| {
+        let expected = mistake.expected.iter().map(|expected| format!("; expected {expected}"));
+        let meant = mistake.suggestion.iter().map(|meant| format!("; did you mean `{meant}`?"));
+        [mistake.message.clone()].into_iter().chain(expected).chain(meant).collect::<String>()
+    });
+    Refusal::invalid(said.collect::<Vec<_>>().join("\n"))
 }

@@ -58,7 +58,7 @@ fn drained() -> Inputs {
         },
     });
     let (by, at) = ("ada".to_owned(), Timestamp::UNIX_EPOCH);
-    let stored = StoredPolicy { object: drain.clone(), created: 1, revision: 1, by, at };
+    let stored = StoredPolicy { object: drain.clone(), owner: Default::default(), created: 1, revision: 1, by, at };
     let set = PolicySet { revision: 1, objects: BTreeMap::from([(drain.key(), stored)]) };
     Inputs { policy: Some(Arc::new(set)), ..inputs() }
 }

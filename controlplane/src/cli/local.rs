@@ -1,4 +1,4 @@
-//! The commands that need no control plane: `topology check`, `certs dev`, `version`, `completion`.
+//! The commands that need no control plane: `topology check`, `certs dev`, `crds`, `version`, `completion`.
 
 use std::path::PathBuf;
 
@@ -11,6 +11,7 @@ use portolan_topology::topology::Topology;
 use super::ask::{At, Parameters};
 use super::{Failure, output};
 use crate::admin::model::Status;
+use crate::kube::crd;
 use crate::topology_file;
 
 #[derive(Debug, Subcommand)]
@@ -62,6 +63,30 @@ impl Certs {
         let written = portolan_federation::certs::dev(dir, &topology, names, Timestamp::now())?;
         let lines: Vec<_> = written.iter().map(|path| path.display().to_string()).collect();
         output::print(&lines.join("\n"));
+        Ok(())
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Crds {
+    /// The folder to write one file a definition to; standard output without it
+    dir: Option<PathBuf>,
+}
+
+impl Crds {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let files = crd::files()?;
+        let Some(dir) = &self.dir else {
+            let texts: Vec<_> = files.into_iter().map(|(_, text)| text).collect();
+            output::print(&texts.join("---\n"));
+            return Ok(());
+        };
+        std::fs::create_dir_all(dir).with_context(|| format!("{}: cannot be made", dir.display()))?;
+        for (name, text) in files {
+            let path = dir.join(name);
+            std::fs::write(&path, text).with_context(|| format!("{}: cannot be written", path.display()))?;
+            output::print(&path.display().to_string());
+        }
         Ok(())
     }
 }

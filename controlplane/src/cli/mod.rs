@@ -55,6 +55,8 @@ enum Command {
     /// Makes certificates
     #[command(subcommand)]
     Certs(local::Certs),
+    /// Prints the custom resource definitions of TrafficPolicy and Drain, or writes them to a folder
+    Crds(local::Crds),
     /// Shows this program's version and the control plane's
     Version(local::Version),
     /// Prints a completion script
@@ -79,6 +81,7 @@ impl Command {
             Self::Check(check) => check.run(),
             Self::Topology(command) => command.run(),
             Self::Certs(certs) => certs.run(),
+            Self::Crds(crds) => crds.run(),
             Self::Version(version) => version.run(),
             Self::Completion { shell } => {
                 let mut script = Vec::new();

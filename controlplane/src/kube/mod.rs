@@ -1,7 +1,18 @@
-//! Portolan as a citizen of its Kubernetes cluster: the one client, the Lease that says which node writes.
+//! Portolan as a citizen of its Kubernetes cluster: the one client, the Lease that says which node writes, the objects of
+//! its own that it is asked by, and what it writes back.
 //!
-//! What a cluster *has* (Services, EndpointSlices, Nodes) is read by [`crate::source`]; here is what Portolan is asked by
-//! objects of its own, and what it writes back. Nothing here decides where traffic goes.
+//! What a cluster *has* (Services, EndpointSlices, Nodes) is read by [`crate::source`]. Nothing here decides where traffic
+//! goes.
 
 pub mod client;
+pub mod crd;
+pub mod events;
 pub mod lease;
+pub(crate) mod mirror;
+pub(crate) mod policy;
+mod stage;
+
+pub(crate) use stage::Stage;
+
+/// Who we are to an API server that tells apart who owns which field of an object.
+pub(crate) const FIELD_MANAGER: &str = "portolan";

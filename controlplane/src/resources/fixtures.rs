@@ -35,7 +35,7 @@ pub(crate) fn topology() -> Topology {
         zones: zones.clone(),
         network: "default".parse().unwrap(),
         gateways: Vec::new(),
-        control_plane: ControlPlane { host: "127.0.0.1".to_owned(), port: 7443, voter: true },
+        control_plane: ControlPlane { host: "127.0.0.1".to_owned(), port: 7443, voter: true, config: false },
     };
     let clusters = vec![cluster("use1-a"), cluster("use1-b")];
     let regions = vec![Region { name: region, zones: zones.clone(), clusters }];

@@ -235,7 +235,14 @@ impl Fleet {
     pub fn write(&mut self, at: &str, yaml: &str) -> u64 {
         let objects = document::parse("policy.yaml", yaml, Some(&self.topology)).unwrap();
         let change = PolicyChange::Apply(objects);
-        let command = Command { change, expected_revision: None, by: "test".to_owned(), at: jiff::Timestamp::now() };
+        let command = Command {
+            change,
+            expected_revision: None,
+            owner: Default::default(),
+            take_over: false,
+            by: "test".to_owned(),
+            at: jiff::Timestamp::now(),
+        };
         let (answer, mut answered) = oneshot::channel();
         self.planes[at].1.send((command, answer)).unwrap();
         let mut outcome = None;

@@ -50,7 +50,14 @@ impl Machine {
     /// Applies a committed command, whole or not at all. `revision` is its log index.
     pub fn apply(&mut self, revision: u64, command: &Command) -> Outcome {
         for key in command.change.keys() {
-            let found = self.set.objects.get(&key).map_or(0, |stored| stored.revision);
+            let stored = self.set.objects.get(&key);
+            let found = stored.map_or(0, |stored| stored.revision);
+            if let Some(stored) = stored
+                && stored.owner != command.owner
+                && !command.take_over
+            {
+                return Outcome::Owned { key, owner: stored.owner.clone() };
+            }
             if command.expected_revision.is_some_and(|expected| expected != found) {
                 return Outcome::Conflict { key, found };
             }
@@ -80,11 +87,12 @@ impl Machine {
     fn put(&mut self, revision: u64, object: &PolicyObject, command: &Command) -> bool {
         let key = object.key();
         let before = self.set.objects.get(&key);
-        if before.is_some_and(|stored| stored.object == *object) {
+        if before.is_some_and(|stored| stored.object == *object && stored.owner == command.owner) {
             return false;
         }
         let created = before.map_or(revision, |stored| stored.created);
-        let stored = StoredPolicy { object: object.clone(), created, revision, by: command.by.clone(), at: command.at };
+        let (owner, by) = (command.owner.clone(), command.by.clone());
+        let stored = StoredPolicy { object: object.clone(), owner, created, revision, by, at: command.at };
         self.set.objects.insert(key.clone(), stored);
         self.remember(revision, key, Some(object.clone()), command);
         true
@@ -102,7 +110,7 @@ impl Machine {
 mod tests {
     use std::time::Duration;
 
-    use portolan_topology::policy::{Drain, DrainSpec, Scope};
+    use portolan_topology::policy::{Drain, DrainSpec, Owner, Scope};
 
     use super::*;
 
@@ -124,7 +132,12 @@ mod tests {
     }
 
     fn command(change: PolicyChange, expected_revision: Option<u64>) -> Command {
-        Command { change, expected_revision, by: "ada".to_owned(), at: Timestamp::UNIX_EPOCH }
+        let (owner, take_over, at) = (Owner::Admin, false, Timestamp::UNIX_EPOCH);
+        Command { change, expected_revision, owner, take_over, by: "ada".to_owned(), at }
+    }
+
+    fn of_kubernetes(cluster: &str, change: PolicyChange) -> Command {
+        Command { owner: Owner::Kubernetes(cluster.parse().unwrap()), ..command(change, None) }
     }
 
     fn apply(objects: Vec<PolicyObject>, expected: Option<u64>) -> Command {
@@ -170,6 +183,41 @@ mod tests {
         let outcome = machine.apply(8, &command(PolicyChange::Delete(keys), None));
         assert_eq!(outcome, Outcome::NotFound { key: "Drain/zz".to_owned() });
         assert!(machine.set().objects.contains_key("Drain/a"));
+    }
+
+    #[test]
+    fn an_object_of_another_owner_is_neither_changed_nor_removed() {
+        let mut machine = Machine::default();
+        let theirs = || PolicyChange::Apply(vec![drain("a", 10)]);
+        assert_eq!(machine.apply(7, &of_kubernetes("use1-a", theirs())), Outcome::Applied { revision: 7 });
+        let owned = Outcome::Owned { key: "Drain/a".to_owned(), owner: Owner::Kubernetes("use1-a".parse().unwrap()) };
+        let removed = || PolicyChange::Delete(vec!["Drain/a".to_owned()]);
+        for foreign in [
+            apply(vec![drain("b", 10), drain("a", 20)], None),
+            command(removed(), None),
+            of_kubernetes("euw1-a", theirs()),
+        ] {
+            assert_eq!(machine.apply(8, &foreign), owned);
+        }
+        assert_eq!(machine.set().objects.len(), 1);
+        assert_eq!(machine.apply(9, &of_kubernetes("use1-a", theirs())), Outcome::Unchanged { revision: 7 });
+        assert_eq!(machine.apply(10, &of_kubernetes("use1-a", removed())), Outcome::Applied { revision: 10 });
+    }
+
+    #[test]
+    fn what_its_owner_cannot_speak_for_is_taken_over() {
+        let mut machine = Machine::default();
+        machine.apply(7, &of_kubernetes("use1-a", PolicyChange::Apply(vec![drain("a", 10)])));
+        let taken = Command { take_over: true, ..apply(vec![drain("a", 10)], None) };
+        assert_eq!(machine.apply(8, &taken), Outcome::Applied { revision: 8 });
+        assert_eq!(machine.set().objects["Drain/a"].owner, Owner::Admin);
+    }
+
+    #[test]
+    fn an_entry_of_the_log_without_an_owner_is_the_admin_interface_s() {
+        let old = r#"{"change": {"delete": ["Drain/a"]}, "expectedRevision": null, "by": "ada", "at": "1970-01-01T00:00:00Z"}"#;
+        let command: Command = serde_json::from_str(old).unwrap();
+        assert_eq!((command.owner, command.take_over), (Owner::Admin, false));
     }
 
     #[test]

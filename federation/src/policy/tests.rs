@@ -94,7 +94,12 @@ pub(super) fn topology(clusters: &[(&str, bool)]) -> Topology {
             zones: Vec::new(),
             network: NetworkName::new("default").unwrap(),
             gateways: Vec::new(),
-            control_plane: ControlPlane { host: "localhost".to_owned(), port: DEFAULT_PEER_PORT, voter: *voter },
+            control_plane: ControlPlane {
+                host: "localhost".to_owned(),
+                port: DEFAULT_PEER_PORT,
+                voter: *voter,
+                config: false,
+            },
         })
         .collect();
     let regions = vec![Region { name: region, zones: Vec::new(), clusters }];
@@ -160,6 +165,8 @@ fn command(name: &str, percent: u32) -> Command {
     Command {
         change: PolicyChange::Apply(vec![PolicyObject::Drain(drain)]),
         expected_revision: None,
+        owner: Default::default(),
+        take_over: false,
         by: "ada".to_owned(),
         at: Timestamp::UNIX_EPOCH,
     }

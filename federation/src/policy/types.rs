@@ -3,7 +3,7 @@
 use std::io::Cursor;
 
 use jiff::Timestamp;
-use portolan_topology::policy::PolicyObject;
+use portolan_topology::policy::{Owner, PolicyObject};
 use serde::{Deserialize, Serialize};
 
 openraft::declare_raft_types!(
@@ -37,6 +37,12 @@ pub struct Command {
     pub change: PolicyChange,
     /// The revision that every object named must have (0: it must not exist). `None`: any.
     pub expected_revision: Option<u64>,
+    /// In whose name: an object of another owner is not touched. Older entries of the log have no owner.
+    #[serde(default)]
+    pub owner: Owner,
+    /// Whether objects of other owners are taken over: of those that cannot speak for them any more.
+    #[serde(default)]
+    pub take_over: bool,
     /// Who asks.
     pub by: String,
     /// When they asked, by the clock of the node asked; for people, never compared.
@@ -87,6 +93,13 @@ pub enum Outcome {
         key: String,
         /// Its revision; 0: it does not exist.
         found: u64,
+    },
+    /// An object belongs to another. Nothing was written.
+    Owned {
+        /// The object.
+        key: String,
+        /// Whose it is.
+        owner: Owner,
     },
     /// An object to delete does not exist. Nothing was written.
     NotFound {

@@ -35,7 +35,7 @@ pub fn topology(ports: &[(&str, u16)]) -> Topology {
             zones: zones.clone(),
             network: NetworkName::new("default").unwrap(),
             gateways: Vec::new(),
-            control_plane: ControlPlane { host: "127.0.0.1".into(), port: *port, voter: true },
+            control_plane: ControlPlane { host: "127.0.0.1".into(), port: *port, voter: true, config: false },
         };
         Region { name: region, zones, clusters: vec![cluster] }
     });

@@ -10,5 +10,5 @@ mod traffic;
 pub use drain::{Drain, DrainSpec};
 pub use effective::{ActiveDrain, EffectivePolicy};
 pub use scope::{Scope, ScopeError};
-pub use set::{Conflict, PolicyObject, PolicySet, StoredPolicy, conflicts};
+pub use set::{Conflict, Owner, PolicyObject, PolicySet, StoredPolicy, conflicts};
 pub use traffic::*;

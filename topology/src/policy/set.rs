@@ -1,12 +1,13 @@
 //! All policy objects of the federation, as the Raft state machine holds them: a pure map with revisions.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Drain, EffectivePolicy, TargetRef, TrafficPolicy};
-use crate::names::ServiceId;
+use crate::names::{ClusterName, ServiceId};
 
 /// A policy object of any kind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,12 +30,35 @@ impl PolicyObject {
     }
 }
 
+/// Who alone may change an object: what two ways of writing it would otherwise fight for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Owner {
+    /// People, through the admin interface of any control plane.
+    #[default]
+    Admin,
+    /// The object of the same name in the Kubernetes of this cluster.
+    Kubernetes(ClusterName),
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Admin => f.write_str("the admin interface"),
+            Self::Kubernetes(cluster) => write!(f, "the Kubernetes of cluster {cluster}"),
+        }
+    }
+}
+
 /// An object with its history's last entry.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StoredPolicy {
     /// The object.
     pub object: PolicyObject,
+    /// Who alone may change it.
+    #[serde(default)]
+    pub owner: Owner,
     /// The revision (log index) that wrote it first: the older of two policies on one target wins.
     pub created: u64,
     /// The revision that wrote it last.

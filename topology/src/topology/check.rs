@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::file::{API_VERSION, ClusterEntry, FailoverEntry, File, LinkEntry, RegionEntry};
+use super::file::{API_VERSION, ClusterEntry, ControlPlaneEntry, FailoverEntry, File, LinkEntry, RegionEntry};
 use super::{Cluster, ControlPlane, DEFAULT_PEER_PORT, Link, Region, Topology, WeightedRegion};
 use crate::address::HostPort;
 use crate::diagnostic::{Report, Span, one_of};
@@ -123,21 +123,23 @@ impl<'a> Checks<'a> {
             zones,
             network: entry.network.unwrap_or_else(NetworkName::default_network),
             gateways,
-            control_plane: self.control_plane(&entry.control_plane.address, entry.control_plane.voter),
+            control_plane: self.control_plane(&entry.control_plane),
         }
     }
 
-    fn control_plane(&mut self, address: &Spanned<String>, voter: bool) -> ControlPlane {
+    fn control_plane(&mut self, entry: &ControlPlaneEntry) -> ControlPlane {
+        let ControlPlaneEntry { address, voter, config } = entry;
+        let (voter, config) = (*voter, *config);
         match HostPort::parse(address, Some(DEFAULT_PEER_PORT)) {
             Ok(HostPort { host, port }) => {
                 if let Some(first) = self.addresses.insert((host.clone(), port), address.span) {
                     self.twice("control plane address", address, address.span, first);
                 }
-                ControlPlane { host, port, voter }
+                ControlPlane { host, port, voter, config }
             }
             Err(error) => {
                 self.report.error(address.span, format!("control plane address `{}`: {error}", address.value));
-                ControlPlane { host: address.value.clone(), port: DEFAULT_PEER_PORT, voter }
+                ControlPlane { host: address.value.clone(), port: DEFAULT_PEER_PORT, voter, config }
             }
         }
     }

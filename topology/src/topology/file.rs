@@ -61,6 +61,8 @@ pub(super) struct ControlPlaneEntry {
     pub(super) address: Spanned<String>,
     #[serde(default)]
     pub(super) voter: bool,
+    #[serde(default)]
+    pub(super) config: bool,
 }
 
 #[derive(Deserialize)]

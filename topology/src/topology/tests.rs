@@ -369,6 +369,7 @@ fn any_topology() -> impl Strategy<Value = Topology> {
                         host: if voter { format!("10.{r}.{c}.1") } else { format!("fd00::{r}:{c}") },
                         port,
                         voter: voter || (r, c) == (0, 0),
+                        config: port % 2 == 0,
                     },
                 });
             Region { name: names[r].clone(), clusters: clusters.collect(), zones }

@@ -54,6 +54,8 @@ struct ClusterEntry<'a> {
 struct ControlPlaneEntry {
     address: String,
     voter: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    config: bool,
 }
 
 #[derive(Serialize)]
@@ -79,7 +81,11 @@ impl<'a> ClusterEntry<'a> {
             zones: &cluster.zones,
             network: &cluster.network,
             gateways: &cluster.gateways,
-            control_plane: ControlPlaneEntry { address: address.to_string(), voter: cluster.control_plane.voter },
+            control_plane: ControlPlaneEntry {
+                address: address.to_string(),
+                voter: cluster.control_plane.voter,
+                config: cluster.control_plane.config,
+            },
         }
     }
 }

@@ -279,8 +279,14 @@ fn a_drain_with_a_time_begins_by_itself() {
         reason: "test".into(),
     };
     let object = PolicyObject::Drain(Drain { name: "d".into(), spec });
-    let stored =
-        StoredPolicy { object, created: 1, revision: 1, by: "me".into(), at: super::core::timestamp(world.now) };
+    let stored = StoredPolicy {
+        object,
+        owner: Default::default(),
+        created: 1,
+        revision: 1,
+        by: "me".into(),
+        at: super::core::timestamp(world.now),
+    };
     world.inputs.policy = Some(PolicySet { revision: 1, objects: [("Drain/d".to_owned(), stored)].into() }.into());
     world.apply();
     let answer = world.watch(query("a.shop", "e1/east-a"));

@@ -24,7 +24,7 @@ pub(super) fn topology() -> Topology {
             zones: zones.clone(),
             network: "default".parse().unwrap(),
             gateways: Vec::new(),
-            control_plane: ControlPlane { host: "127.0.0.1".to_owned(), port: 7443, voter: true },
+            control_plane: ControlPlane { host: "127.0.0.1".to_owned(), port: 7443, voter: true, config: false },
         });
         Region { name: region, zones, clusters: clusters.to_vec() }
     });

@@ -8,7 +8,10 @@ fn set(text: &str) -> PolicySet {
     let objects = document::parse("policies", text, None).unwrap_or_else(|refused| panic!("{refused}"));
     let stored = (1..).zip(objects).map(|(revision, object)| {
         let at = Timestamp::UNIX_EPOCH;
-        (object.key(), StoredPolicy { object, created: revision, revision, by: "test".to_owned(), at })
+        (
+            object.key(),
+            StoredPolicy { object, owner: Default::default(), created: revision, revision, by: "test".to_owned(), at },
+        )
     });
     PolicySet { revision: 9, objects: stored.collect() }
 }
