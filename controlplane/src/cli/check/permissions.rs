@@ -55,6 +55,14 @@ pub(super) const CONTROL_PLANE: &[Right] = &[
     everywhere("watch", "", "nodes"),
     everywhere("list", "discovery.k8s.io", "endpointslices"),
     everywhere("watch", "discovery.k8s.io", "endpointslices"),
+    everywhere("list", "portolan.dev", "trafficpolicies"),
+    everywhere("watch", "portolan.dev", "trafficpolicies"),
+    everywhere("patch", "portolan.dev", "trafficpolicies/status"),
+    everywhere("list", "portolan.dev", "drains"),
+    everywhere("watch", "portolan.dev", "drains"),
+    everywhere("patch", "portolan.dev", "drains/status"),
+    everywhere("create", "events.k8s.io", "events"),
+    everywhere("patch", "events.k8s.io", "events"),
 ];
 
 /// Who is asked about.
