@@ -9,6 +9,8 @@ pub mod channel;
 #[cfg(feature = "channel")]
 pub mod connection;
 #[cfg(feature = "channel")]
+pub mod http;
+#[cfg(feature = "channel")]
 pub mod load;
 #[cfg(feature = "channel")]
 pub mod orca;

@@ -7,7 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use crate::orca::OrcaReport;
 use crate::xds::model::LocalityName;
+
+/// A locality's servers may name so many metrics; further ones are not counted: names come from outside.
+const MOST_METRICS: usize = 64;
 
 /// A cluster as load reports name it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +46,17 @@ struct Totals {
     /// Since the beginning, never drained: `started - ended` is what is open.
     started: AtomicU64,
     ended: AtomicU64,
+    /// What servers said of their load, by metric. Locked for requests whose trailers hold a report, and for those alone.
+    metrics: Mutex<BTreeMap<String, MetricSum>>,
+}
+
+/// A metric over the requests whose servers told it.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct MetricSum {
+    /// How many told it.
+    pub requests: u64,
+    /// The sum of what they told.
+    pub total: f64,
 }
 
 /// One locality's counters, as the balancer holds them.
@@ -51,7 +66,7 @@ pub struct LocalityLoad {
 }
 
 /// What one locality counted since the last drain.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LocalityReport {
     /// Which.
     pub locality: LocalityName,
@@ -63,6 +78,9 @@ pub struct LocalityReport {
     pub failed: u64,
     /// Requests that are open now.
     pub in_progress: u64,
+    /// What servers said of their load (ORCA), by metric: `cpu_utilization`, `mem_utilization`,
+    /// `application_utilization`, `named_metrics.NAME`, `utilization.NAME`, and request costs by their bare name.
+    pub metrics: BTreeMap<String, MetricSum>,
 }
 
 impl LocalityReport {
@@ -83,6 +101,58 @@ impl LocalityLoad {
         let outcome = if success { &self.totals.succeeded } else { &self.totals.failed };
         outcome.fetch_add(1, Relaxed);
         self.totals.ended.fetch_add(1, Relaxed);
+    }
+
+    /// A server said this of its load, in the trailers of a request that this locality answered.
+    pub fn told(&self, report: &OrcaReport) {
+        let plain = [
+            ("cpu_utilization", report.cpu_utilization),
+            ("mem_utilization", report.mem_utilization),
+            ("application_utilization", report.application_utilization),
+        ];
+        // Zero is what an absent field reads as.
+        let plain = plain.into_iter().filter(|(_, value)| *value != 0.0).map(|(name, value)| (name.to_owned(), value));
+        let named = report.named_metrics.iter().map(|(name, value)| (format!("named_metrics.{name}"), *value));
+        let parts = report.utilization.iter().map(|(name, value)| (format!("utilization.{name}"), *value));
+        let costs = report.request_cost.iter().map(|(name, value)| (name.clone(), *value));
+        let mut metrics = self.totals.metrics.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, value) in plain.chain(named).chain(parts).chain(costs) {
+            if metrics.len() >= MOST_METRICS && !metrics.contains_key(&name) {
+                continue;
+            }
+            let sum = metrics.entry(name).or_default();
+            sum.requests += 1;
+            sum.total += value;
+        }
+    }
+}
+
+/// A request that is counted at its locality, if that is reported. What nobody finishes counts as failed.
+#[derive(Debug)]
+pub(crate) struct OpenRequest(Option<Arc<LocalityLoad>>);
+
+impl OpenRequest {
+    pub(crate) fn start(load: Option<Arc<LocalityLoad>>) -> Self {
+        if let Some(load) = &load {
+            load.started();
+        }
+        Self(load)
+    }
+
+    /// It has ended, with what its server said of its load.
+    pub(crate) fn finish(&mut self, success: bool, report: Option<&OrcaReport>) {
+        if let Some(load) = self.0.take() {
+            if let Some(report) = report {
+                load.told(report);
+            }
+            load.finished(success);
+        }
+    }
+}
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        self.finish(false, None);
     }
 }
 
@@ -140,6 +210,7 @@ impl Totals {
             succeeded: self.succeeded.swap(0, Relaxed),
             failed: self.failed.swap(0, Relaxed),
             in_progress: self.started.load(Relaxed).saturating_sub(ended),
+            metrics: std::mem::take(&mut *self.metrics.lock().unwrap_or_else(PoisonError::into_inner)),
         }
     }
 }
@@ -169,13 +240,44 @@ mod tests {
         let lines: Vec<_> = report.values().flatten().cloned().collect();
         assert_eq!(
             lines,
-            [LocalityReport { locality: locality.clone(), issued: 5, succeeded: 2, failed: 1, in_progress: 2 }]
+            [LocalityReport {
+                locality: locality.clone(),
+                issued: 5,
+                succeeded: 2,
+                failed: 1,
+                in_progress: 2,
+                metrics: BTreeMap::new()
+            }]
         );
 
         load.finished(true);
         let report = recorder.drain(|_| true);
         let lines: Vec<_> = report.values().flatten().cloned().collect();
-        assert_eq!(lines, [LocalityReport { locality, issued: 0, succeeded: 1, failed: 0, in_progress: 1 }]);
+        assert_eq!(
+            lines,
+            [LocalityReport { locality, issued: 0, succeeded: 1, failed: 0, in_progress: 1, metrics: BTreeMap::new() }]
+        );
+    }
+
+    #[test]
+    fn what_servers_say_of_their_load_is_summed_by_metric() {
+        let recorder = LoadRecorder::new();
+        let (cluster, service, locality) = names();
+        let load = recorder.locality(&cluster, &service, &locality);
+        load.started();
+        for cpu_utilization in [0.5, 0.25] {
+            let named_metrics = [("queue".to_owned(), 2.0)].into();
+            load.told(&OrcaReport { cpu_utilization, named_metrics, ..OrcaReport::default() });
+        }
+        for i in 0..1000 {
+            load.told(&OrcaReport { request_cost: [(format!("cost-{i}"), 1.0)].into(), ..OrcaReport::default() });
+        }
+        let report = recorder.drain(|_| true);
+        let metrics = &report.values().next().unwrap()[0].metrics;
+        assert_eq!(metrics["cpu_utilization"], MetricSum { requests: 2, total: 0.75 });
+        assert_eq!(metrics["named_metrics.queue"], MetricSum { requests: 2, total: 4.0 });
+        assert_eq!(metrics.len(), MOST_METRICS, "names from outside do not fill the memory");
+        assert!(recorder.drain(|_| true).values().next().unwrap()[0].metrics.is_empty());
     }
 
     #[test]

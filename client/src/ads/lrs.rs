@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::{Locality, Node};
-use envoy_types::pb::envoy::config::endpoint::v3::{ClusterStats, UpstreamLocalityStats};
+use envoy_types::pb::envoy::config::endpoint::v3::{ClusterStats, EndpointLoadMetricStats, UpstreamLocalityStats};
 use envoy_types::pb::envoy::service::load_stats::v3::load_reporting_service_client::LoadReportingServiceClient;
 use envoy_types::pb::envoy::service::load_stats::v3::{LoadStatsRequest, LoadStatsResponse};
 use envoy_types::pb::google::protobuf::Duration as ProtoDuration;
@@ -18,7 +18,7 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use super::backoff::Backoff;
-use crate::load::{LoadRecorder, LocalityReport, ReportedCluster};
+use crate::load::{LoadRecorder, LocalityReport, MetricSum, ReportedCluster};
 
 /// A server that asks for reports more often gets them as often as this.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
@@ -182,6 +182,11 @@ fn locality_stats(report: LocalityReport) -> UpstreamLocalityStats {
         total_requests_in_progress: report.in_progress,
         total_error_requests: report.failed,
         total_issued_requests: report.issued,
+        load_metric_stats: report.metrics.into_iter().map(metric).collect(),
         ..UpstreamLocalityStats::default()
     }
+}
+
+fn metric((metric_name, MetricSum { requests, total }): (String, MetricSum)) -> EndpointLoadMetricStats {
+    EndpointLoadMetricStats { metric_name, num_requests_finished_with_metric: requests, total_metric_value: total }
 }

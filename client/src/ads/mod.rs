@@ -7,6 +7,7 @@ mod backoff;
 pub mod dial;
 mod driver;
 mod lrs;
+mod shared;
 
 #[cfg(test)]
 mod tests;
@@ -38,7 +39,14 @@ impl XdsClient {
         Self::with(bootstrap, Arc::new(Tcp), StdRng::from_rng(&mut rand_at_the_edge()))
     }
 
-    /// The same, with sockets from `connect` and randomness from `random`.
+    /// The client that this process already has for the bootstrap, in this runtime; else a new one. So all channels to one
+    /// control plane share a stream.
+    #[must_use]
+    pub fn shared(bootstrap: Bootstrap) -> Self {
+        shared::client(bootstrap)
+    }
+
+    /// [`XdsClient::new`] with sockets from `connect` and randomness from `random`.
     #[must_use]
     pub fn with(bootstrap: Bootstrap, connect: Arc<dyn Connect>, random: StdRng) -> Self {
         let (watches, receiver) = mpsc::unbounded_channel();

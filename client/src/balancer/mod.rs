@@ -10,6 +10,7 @@ mod cell;
 mod chosen;
 mod endpoint;
 mod error;
+mod explain;
 mod pick;
 mod ramp;
 mod rng;
@@ -30,6 +31,7 @@ pub use self::cell::Admission;
 pub use self::chosen::Chosen;
 pub use self::endpoint::{Endpoint, Place, Status};
 pub use self::error::PickError;
+pub use self::explain::LocalityShare;
 pub use self::pick::Pick;
 pub use self::rng::Rng;
 pub use self::strategy::{Choice, Cost, End, LeastRequest, Member, Outcome, RequestInfo, Strategy};
@@ -192,6 +194,11 @@ impl<T> Balancer<T> {
     /// A number that changes whenever [`Balancer::wanted`] may: to look there only then.
     pub fn wanted_version(&self) -> u64 {
         self.state().wanted_version()
+    }
+
+    /// What each locality takes now, and why.
+    pub fn explain(&self, now: Instant) -> Vec<LocalityShare> {
+        self.state().explain(now)
     }
 
     /// Told at every change of assignment, statuses or ramps.

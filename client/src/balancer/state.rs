@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::area::{Area, Standing};
 use super::cell::{Admission, Cells};
 use super::chosen::Chosen;
+use super::explain::{LocalityShare, because};
 use super::shares::{Stand, shares};
 use super::snapshot::{Locality, Snapshot, Taker, routes};
 use super::stripe::Ledger;
@@ -256,6 +257,20 @@ impl<T> State<T> {
         snapshot.routes = routes(takers);
         self.published = shares;
         Some(snapshot)
+    }
+
+    /// What each locality takes, and why.
+    pub(super) fn explain(&self, now: Instant) -> Vec<LocalityShare> {
+        let failback = self.assignment.as_ref().map(|assignment| assignment.failback).unwrap_or_default();
+        let line = |(area, share): (&Area<T>, &f64)| LocalityShare {
+            locality: area.name.clone(),
+            priority: area.priority,
+            share: *share,
+            usable: area.usable(),
+            healthy: area.healthy(),
+            because: because(area.is_usable(), *share, area.presence, area.presence.fraction(now, failback)),
+        };
+        self.areas.iter().zip(&self.published).map(line).collect()
     }
 
     /// Lays out anew the areas that need it; whether there were any.

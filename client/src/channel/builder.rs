@@ -45,7 +45,8 @@ impl Builder {
         self
     }
 
-    /// Shares an ADS client, its stream and its load reports with other channels; no bootstrap is needed then.
+    /// This ADS client, with its stream and its load reports; no bootstrap is needed then. Without it, the channels of a
+    /// process that have the same bootstrap share one.
     #[must_use]
     pub fn xds(mut self, client: &XdsClient) -> Self {
         self.xds = Some(client.clone());
@@ -81,10 +82,10 @@ impl Builder {
         let target: Target = self.target.parse()?;
         let client = match (self.xds, self.bootstrap) {
             (Some(client), _) => client,
-            (None, Some(bootstrap)) => XdsClient::new(bootstrap),
+            (None, Some(bootstrap)) => XdsClient::shared(bootstrap),
             (None, None) => {
                 let variable = |name: &str| std::env::var(name).ok();
-                XdsClient::new(Bootstrap::from_environment(variable, |path| std::fs::read_to_string(path))?)
+                XdsClient::shared(Bootstrap::from_environment(variable, |path| std::fs::read_to_string(path))?)
             }
         };
         let options = Options { load: client.load().clone(), ..self.options };

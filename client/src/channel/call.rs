@@ -14,13 +14,14 @@ use http::uri::Scheme;
 use http::{HeaderMap, Request, Response, Uri, request};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Code, Status, body::Body};
+use tracing::Instrument as _;
 
 use super::driver::Policy;
 use super::upload::Upload;
-use super::{CallObserver, Core, Failure, Picked, ResponseBody, deadline, error};
+use super::{CallObserver, Core, Failure, LastPick, Picked, RequestHints, ResponseBody, deadline, error};
 use crate::balancer::{Outcome, Pick, RequestInfo};
 use crate::connection::{Owed, Slot};
-use crate::load::LocalityLoad;
+use crate::load::OpenRequest;
 use crate::orca::OrcaReport;
 use crate::xds::model::Retry;
 
@@ -35,28 +36,10 @@ const AGENT: HeaderValue = HeaderValue::from_static(concat!("portolan-rust/", en
 #[derive(Debug)]
 pub(super) struct Attempt {
     pick: Pick<Slot>,
-    reported: Reported,
+    reported: OpenRequest,
     owed: Option<Owed>,
     begun: Instant,
     pub(super) picked: Picked,
-}
-
-/// Counts for load reports; a call that nobody finished counts as failed.
-#[derive(Debug)]
-struct Reported(Option<Arc<LocalityLoad>>);
-
-impl Reported {
-    fn finish(&mut self, success: bool) {
-        if let Some(load) = self.0.take() {
-            load.finished(success);
-        }
-    }
-}
-
-impl Drop for Reported {
-    fn drop(&mut self) {
-        self.finish(false);
-    }
 }
 
 impl Attempt {
@@ -67,9 +50,10 @@ impl Attempt {
 
     /// The attempt has ended with this status; `trailers` may tell the server's load.
     pub(super) fn finish(mut self, code: Code, trailers: &HeaderMap) {
-        self.reported.finish(code == Code::Ok);
+        let report = OrcaReport::of(trailers);
+        self.reported.finish(code == Code::Ok, report.as_ref());
         let outcome = if error::is_the_endpoints_fault(code) { Outcome::Failure } else { Outcome::Success };
-        self.pick.finish(outcome, Some(self.begun.elapsed()), OrcaReport::of(trailers).as_ref());
+        self.pick.finish(outcome, Some(self.begun.elapsed()), report.as_ref());
     }
 
     pub(super) fn out_of_time(&self) -> Status {
@@ -94,6 +78,7 @@ struct Call {
     upload: Option<Upload>,
     deadline: Option<Instant>,
     observer: Option<CallObserver>,
+    hints: RequestHints,
     /// Endpoints that failed already.
     tried: Vec<SocketAddr>,
     attempts: u32,
@@ -107,9 +92,10 @@ pub(super) async fn run(core: Arc<Core>, request: Request<Body>) -> Result<Respo
     prepare(&mut head, &core)?;
     core.budget.earn();
     let observer = head.extensions.remove();
+    let hints = head.extensions.remove().unwrap_or_default();
     let upload = Some(Upload::new(body));
     let mut call =
-        Call { core, policy, head, upload, deadline, observer, tried: Vec::new(), attempts: 0, picked: None };
+        Call { core, policy, head, upload, deadline, observer, hints, tried: Vec::new(), attempts: 0, picked: None };
     match deadline {
         None => call.attempts().await,
         Some(at) => match timeout_at(at, call.attempts()).await {
@@ -136,8 +122,11 @@ impl Call {
         let mut retries = 0;
         loop {
             let attempt = self.pick().await?;
-            let address = attempt.picked.address;
-            let failed = match self.attempt(attempt).await {
+            let Picked { address, locality, priority, attempts } = &attempt.picked;
+            let service = &*self.core.service;
+            let span = tracing::debug_span!("attempt", service, %address, %locality, priority, attempts);
+            let address = *address;
+            let failed = match self.attempt(attempt).instrument(span).await {
                 Ok((response, attempt)) => {
                     let code = trailers_only(&response);
                     let wait = code.and_then(|code| self.may_retry(code, response.headers(), retries));
@@ -170,8 +159,11 @@ impl Call {
     }
 
     async fn pick(&mut self) -> Result<Attempt, Status> {
-        let pick = match self.core.balancer.ready(&RequestInfo { avoid: &self.tried, ..RequestInfo::default() }).await {
-            Ok(pick) => pick.hold(),
+        let RequestHints { hash, cost, prefix } = &self.hints;
+        let prefix = prefix.as_deref().unwrap_or_default();
+        let request = RequestInfo { hash: *hash, cost: *cost, prefix, avoid: &self.tried };
+        let pick = match self.core.balancer.ready(&request).await {
+            Ok(pick) => pick,
             Err(why) => return Err(error::no_endpoint(&self.core.service, why)),
         };
         self.attempts += 1;
@@ -185,11 +177,16 @@ impl Call {
         if let Some(observer) = &self.observer {
             observer.tell(&picked);
         }
-        if let Some(load) = &place.load {
-            load.started();
-        }
+        self.core.remember(LastPick::new(&pick, picked.clone()));
         self.picked = Some(picked.clone());
-        Ok(Attempt { pick, reported: Reported(place.load.clone()), owed: None, begun: Instant::now(), picked })
+        let pick = pick.hold();
+        Ok(Attempt {
+            pick,
+            reported: OpenRequest::start(place.load.clone()),
+            owed: None,
+            begun: Instant::now(),
+            picked,
+        })
     }
 
     /// Sends the request and waits for the head of its response.

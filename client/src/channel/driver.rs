@@ -4,14 +4,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use crate::balancer::Balancer;
-use crate::connection::{Pool, Slot};
-use crate::xds::model::{Resolution, Retry};
+use crate::connection::Pool;
+use crate::xds::model::{Assignment, Resolution, Retry};
 
 /// What the route says of calls.
 #[derive(Debug, Default)]
@@ -22,10 +21,10 @@ pub(super) struct Policy {
 
 /// A task that ends with its owner.
 #[derive(Debug)]
-pub(super) struct AbortOnDrop(JoinHandle<()>);
+pub(crate) struct AbortOnDrop(JoinHandle<()>);
 
 impl AbortOnDrop {
-    pub(super) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Self {
+    pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Self {
         Self(tokio::spawn(task))
     }
 }
@@ -36,18 +35,19 @@ impl Drop for AbortOnDrop {
     }
 }
 
-pub(super) async fn run(
+/// Follows a name. `each` sees every assignment before the balancer does.
+pub(crate) async fn run<T: Default>(
     mut resolutions: watch::Receiver<Resolution>,
-    balancer: Arc<Balancer<Slot>>,
-    mut pool: Pool,
-    policy: Arc<ArcSwap<Policy>>,
+    balancer: Arc<Balancer<T>>,
+    mut pool: Pool<T>,
+    mut each: impl FnMut(&Assignment),
 ) {
     let mut changes = balancer.changes();
     let mut source_is_alive = true;
     let mut news = Some(resolutions.borrow_and_update().clone());
     loop {
         if let Some(resolution) = news.take() {
-            apply(resolution, &balancer, &policy);
+            apply(resolution, &balancer, &mut each);
         }
         let wake = balancer.tick(Instant::now());
         pool.reconcile();
@@ -71,11 +71,11 @@ async fn until(wake: Option<Instant>) {
     }
 }
 
-fn apply(resolution: Resolution, balancer: &Balancer<Slot>, policy: &ArcSwap<Policy>) {
+fn apply<T: Default>(resolution: Resolution, balancer: &Balancer<T>, each: &mut impl FnMut(&Assignment)) {
     match resolution {
         Resolution::Pending => {}
         Resolution::Assignment(assignment) => {
-            policy.store(Arc::new(Policy { timeout: assignment.timeout, retry: assignment.retry.clone() }));
+            each(&assignment);
             balancer.assign(assignment, Instant::now());
         }
         Resolution::NotFound { resource, reason } => {

@@ -9,30 +9,35 @@ mod budget;
 mod builder;
 mod call;
 mod deadline;
-mod driver;
+pub(crate) mod driver;
 mod error;
+mod explain;
+mod hints;
 mod picked;
 mod upload;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 use http::uri::Authority;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub use self::body::ResponseBody;
 pub use self::builder::{Builder, ConnectError};
 pub use self::error::{CallError, Failure};
+pub use self::explain::{Explanation, LastPick};
+pub use self::hints::RequestHints;
 pub use self::picked::{CallObserver, Picked};
 
 use self::budget::Budget;
 use self::driver::{AbortOnDrop, Policy};
 use crate::balancer::{Balancer, Chosen, RequestInfo};
-use crate::connection::{Dial, Pool, Slot, Tcp};
+use crate::connection::{self, Dial, Pool, Slot, Tcp};
 use crate::load::LoadRecorder;
-use crate::xds::model::Resolution;
+use crate::xds::model::{Assignment, Resolution};
 
 /// A channel to a service. A clone shares its connections; they close when the last clone and the last call are gone.
 ///
@@ -51,7 +56,25 @@ struct Core {
     balancer: Arc<Balancer<Slot>>,
     policy: Arc<ArcSwap<Policy>>,
     budget: Budget,
+    last: Mutex<Option<LastPick>>,
     _driver: AbortOnDrop,
+}
+
+/// Keeps what the route says of calls.
+fn policy_of(policy: &Arc<ArcSwap<Policy>>) -> impl FnMut(&Assignment) + Send + use<> {
+    let policy = Arc::clone(policy);
+    move |assignment| {
+        policy.store(Arc::new(Policy { timeout: assignment.timeout, retry: assignment.retry.clone() }));
+    }
+}
+
+impl Core {
+    /// Remembers a pick to explain it. When two calls do so at the same moment, one of them is as good as the other.
+    fn remember(&self, pick: LastPick) {
+        if let Ok(mut last) = self.last.try_lock() {
+            *last = Some(pick);
+        }
+    }
 }
 
 /// How a channel is made, for whoever wants other than the defaults.
@@ -97,8 +120,8 @@ impl Channel {
         let Options { dial, strategy, seed, load } = options;
         let balancer = Arc::new(Balancer::with_load(strategy, seed, load));
         let policy = Arc::new(ArcSwap::default());
-        let pool = Pool::new(Arc::clone(&balancer), dial);
-        let driver = driver::run(resolutions, Arc::clone(&balancer), pool, Arc::clone(&policy));
+        let pool = Pool::new(Arc::clone(&balancer), connection::keeper(dial, &balancer));
+        let driver = driver::run(resolutions, Arc::clone(&balancer), pool, policy_of(&policy));
         let authority = service.parse().unwrap_or_else(|_| Authority::from_static("service"));
         let core = Core {
             service: service.into(),
@@ -106,6 +129,7 @@ impl Channel {
             balancer,
             policy,
             budget: Budget::default(),
+            last: Mutex::new(None),
             _driver: AbortOnDrop::spawn(driver),
         };
         Self { core: Arc::new(core) }
@@ -114,6 +138,20 @@ impl Channel {
     /// The balancer behind this channel: its endpoints, their requests in flight and outcomes.
     pub fn balancer(&self) -> &Balancer<Slot> {
         &self.core.balancer
+    }
+
+    /// Where calls go now, and why the last one went where it went.
+    ///
+    /// ```no_run
+    /// # async fn explain(channel: portolan_client::Channel) {
+    /// println!("{}", channel.explain());
+    /// # }
+    /// ```
+    pub fn explain(&self) -> Explanation {
+        let Core { service, balancer, last, .. } = &*self.core;
+        let nothing = balancer.pick(&RequestInfo::default()).err().map(|why| why.to_string());
+        let last = last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Explanation { service: Arc::clone(service), localities: balancer.explain(Instant::now()), last, nothing }
     }
 
     /// Waits until an endpoint is connected, or fails if none can be: at start-up, say, to fail early. Give it a timeout.

@@ -3,7 +3,7 @@
 //! One task keeps one endpoint's connection and tells the balancer what becomes of it. A dead peer is noticed by the
 //! rule of [`liveness`]. Nothing here chooses an endpoint or repeats a request.
 
-mod backoff;
+pub(crate) mod backoff;
 pub mod dial;
 mod http2;
 mod keeper;
@@ -13,11 +13,21 @@ mod wire;
 
 pub use self::dial::{Dial, Tcp, Transport};
 pub(crate) use self::http2::{Connection, Owed};
-pub(crate) use self::pool::Pool;
+pub(crate) use self::pool::{Keep, Pool};
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+
+use crate::balancer::Balancer;
+
+/// Starts the tasks that keep endpoints connected over HTTP/2.
+pub(crate) fn keeper(dial: Arc<dyn Dial>, balancer: &Arc<Balancer<Slot>>) -> Keep<Slot> {
+    let balancer = Arc::clone(balancer);
+    Box::new(move |endpoint, stop| {
+        tokio::spawn(keeper::keep(endpoint, Arc::clone(&balancer), Arc::clone(&dial), stop));
+    })
+}
 
 /// What the channel keeps with each endpoint: the connection that takes new requests, if there is one.
 #[derive(Debug, Default)]

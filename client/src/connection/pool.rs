@@ -6,30 +6,29 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::dial::Dial;
-use super::{Slot, keeper};
 use crate::balancer::{Balancer, Endpoint};
 
-/// The keepers of a channel. Dropped, it closes every connection once its requests have ended.
-#[derive(Debug)]
-pub(crate) struct Pool {
-    balancer: Arc<Balancer<Slot>>,
-    dial: Arc<dyn Dial>,
-    kept: HashMap<SocketAddr, Kept>,
+/// Starts the keeper of an endpoint, which ends when the sender of its receiver is dropped.
+pub(crate) type Keep<T> = Box<dyn Fn(Arc<Endpoint<T>>, oneshot::Receiver<()>) + Send>;
+
+/// The keepers of a channel. Dropped, it stops them all.
+pub(crate) struct Pool<T> {
+    balancer: Arc<Balancer<T>>,
+    keep: Keep<T>,
+    kept: HashMap<SocketAddr, Kept<T>>,
     /// The balancer's wishes that `kept` follows.
     version: Option<u64>,
 }
 
-#[derive(Debug)]
-struct Kept {
-    endpoint: Arc<Endpoint<Slot>>,
+struct Kept<T> {
+    endpoint: Arc<Endpoint<T>>,
     /// Dropped, it stops the keeper.
     _stop: oneshot::Sender<()>,
 }
 
-impl Pool {
-    pub(crate) fn new(balancer: Arc<Balancer<Slot>>, dial: Arc<dyn Dial>) -> Self {
-        Self { balancer, dial, kept: HashMap::new(), version: None }
+impl<T> Pool<T> {
+    pub(crate) fn new(balancer: Arc<Balancer<T>>, keep: Keep<T>) -> Self {
+        Self { balancer, keep, kept: HashMap::new(), version: None }
     }
 
     /// Starts and stops keepers, so that exactly the endpoints that are wanted have one. In a runtime only.
@@ -43,14 +42,13 @@ impl Pool {
         for endpoint in self.balancer.wanted() {
             let address = endpoint.address();
             let same = before.remove(&address).filter(|kept| Arc::ptr_eq(&kept.endpoint, &endpoint));
-            self.kept.insert(address, same.unwrap_or_else(|| self.keep(endpoint)));
+            self.kept.insert(address, same.unwrap_or_else(|| self.start(endpoint)));
         }
     }
 
-    fn keep(&self, endpoint: Arc<Endpoint<Slot>>) -> Kept {
+    fn start(&self, endpoint: Arc<Endpoint<T>>) -> Kept<T> {
         let (stop, stopped) = oneshot::channel();
-        let keeper = keeper::keep(Arc::clone(&endpoint), Arc::clone(&self.balancer), Arc::clone(&self.dial), stopped);
-        tokio::spawn(keeper);
+        (self.keep)(Arc::clone(&endpoint), stopped);
         Kept { endpoint, _stop: stop }
     }
 }

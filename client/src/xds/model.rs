@@ -64,6 +64,13 @@ pub struct LocalityName {
     pub sub_zone: Arc<str>,
 }
 
+impl std::fmt::Display for LocalityName {
+    /// `REGION/ZONE/SUB_ZONE`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}/{}", self.region, self.zone, self.sub_zone)
+    }
+}
+
 /// An endpoint of an assignment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AssignedEndpoint {

@@ -4,6 +4,8 @@
 
 mod balance;
 mod deaths;
+mod http;
+mod restarts;
 mod retries;
 mod support;
 mod wire;
