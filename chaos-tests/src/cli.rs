@@ -13,7 +13,7 @@ use rand::RngExt;
 use crate::runner::{self, AS_PORTOLAN};
 use crate::scenario::{self, Scenario, builtin};
 use crate::terminal::Terminal;
-use crate::{backend, kube, lifeline};
+use crate::{backend, interop, kube, lifeline};
 
 /// Proves failover: runs a scenario against real control planes, backends and clients, and says what held.
 #[derive(Debug, Parser)]
@@ -29,6 +29,8 @@ enum Command {
     Run(RunArguments),
     /// List the scenarios that come with this program.
     List,
+    /// Run real Envoys and gRPC clients on a federation: exit status 0 if every check of each client held.
+    Interop(InteropArguments),
     /// Check what needs a Kubernetes API server against a real one.
     Kube(kube::Arguments),
     /// The same inside of the run's network.
@@ -65,6 +67,19 @@ struct RunArguments {
     keep: bool,
 }
 
+#[derive(Debug, clap::Args)]
+struct InteropArguments {
+    /// Only clients whose names begin so, such as `grpc-go`; all without it.
+    #[arg(value_name = "CLIENT")]
+    only: Vec<String>,
+    /// Where clients are installed; by default a folder of the user's cache.
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// Where report.json and the clients' logs go.
+    #[arg(long, value_name = "DIR", default_value = "report/interop")]
+    report: PathBuf,
+}
+
 /// Exit status of a wrong command line or scenario.
 const USAGE: u8 = 2;
 
@@ -77,6 +92,7 @@ pub fn main() -> ExitCode {
     }
     let result = match Arguments::parse().command {
         Command::Run(arguments) => return run(&arguments),
+        Command::Interop(arguments) => return run_interop(arguments),
         Command::List => {
             list();
             Ok(ExitCode::SUCCESS)
@@ -130,21 +146,41 @@ fn run(arguments: &RunArguments) -> ExitCode {
         Err(refusal) => return fail(&refusal.message, refusal.status),
     };
     let report = arguments.report.clone().unwrap_or_else(|| Path::new("report").join(&scenario.name));
-    #[expect(clippy::disallowed_methods, reason = "two runs side by side must not meet: each draws its own addresses")]
-    let seed = rand::rng().random();
     let options = runner::Options {
         scenario,
         topology,
         portolan: arguments.portolan.clone(),
         keep: arguments.keep,
         report,
-        seed,
+        seed: seed(),
     };
+    verdict(runner::run(options, &mut Terminal::new()))
+}
+
+fn run_interop(arguments: InteropArguments) -> ExitCode {
+    let cache = arguments.cache.map_or_else(interop::cache, Ok);
+    let subjects = interop::subjects(&arguments.only);
+    match (cache, subjects) {
+        (Ok(cache), Ok(subjects)) => {
+            let options = interop::Options { subjects, cache, report: arguments.report, seed: seed() };
+            verdict(interop::run(options, &Terminal::plain()))
+        }
+        (Err(error), _) | (_, Err(error)) => fail(&error, USAGE),
+    }
+}
+
+/// Two runs side by side must not meet: each draws its own addresses.
+fn seed() -> u64 {
+    #[expect(clippy::disallowed_methods, reason = "the one place where a run's randomness begins")]
+    rand::rng().random()
+}
+
+fn verdict(run: impl Future<Output = anyhow::Result<bool>>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start: {error}"), 1),
     };
-    match runtime.block_on(runner::run(options, &mut Terminal::new())) {
+    match runtime.block_on(run) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => fail(&format!("{error:#}"), 1),

@@ -2,8 +2,8 @@
 //! verdict with numbers.
 //!
 //! [`scenario`] is what is to happen and what must hold, [`runner`] makes it happen with the clients of [`load`],
-//! [`measure`] says what was seen, [`verdict`] compares, and [`report`] tells. Apart from these, [`kube`] holds the checks
-//! against a real Kubernetes API server.
+//! [`measure`] says what was seen, [`verdict`] compares, and [`report`] tells. [`interop`] runs clients that nobody here
+//! wrote, and [`kube`] holds the checks against a real Kubernetes API server.
 
 pub mod backend;
 mod caller;
@@ -11,6 +11,7 @@ pub mod cli;
 mod echo;
 #[cfg(test)]
 mod fixtures;
+pub mod interop;
 pub mod kube;
 mod lifeline;
 pub mod load;

@@ -125,6 +125,7 @@ async fn launch(program: &Path, folder: &Path, port: u16, flags: &[String]) -> a
         name: format!("API server {}", folder.file_name().unwrap_or_default().display()),
         program: program.to_owned(),
         arguments,
+        environment: Vec::new(),
         log: folder.join("apiserver.log"),
         killed_by_pipe: false,
     };

@@ -30,7 +30,7 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// All processes.
 #[derive(Debug)]
-pub(super) struct Fleet {
+pub(crate) struct Fleet {
     site: Arc<Site>,
     portolan: Portolan,
     paths: RunPaths,
@@ -44,7 +44,7 @@ pub(super) struct Fleet {
 
 /// What a kill did, by place in the site.
 #[derive(Debug, Default)]
-pub(super) struct Kills {
+pub(crate) struct Kills {
     /// Control planes.
     pub planes: Vec<(usize, Killed)>,
     /// Backends.
@@ -54,7 +54,7 @@ pub(super) struct Kills {
 impl Fleet {
     /// Nothing runs yet.
     #[must_use]
-    pub(super) fn new(site: Arc<Site>, scenario: Arc<Scenario>, portolan: Portolan, paths: RunPaths) -> Self {
+    pub(crate) fn new(site: Arc<Site>, scenario: Arc<Scenario>, portolan: Portolan, paths: RunPaths) -> Self {
         let ports: BTreeMap<_, _> =
             scenario.services.iter().map(|service| (service.id.clone(), service.port)).collect();
         let kubelet = Kubelet::new(Arc::clone(&site), paths.clone(), ports);
@@ -65,7 +65,7 @@ impl Fleet {
     }
 
     /// Starts everything and waits until it is ready.
-    pub(super) async fn start(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn start(&mut self) -> anyhow::Result<()> {
         self.kubelet.write().context("cannot write the clusters' manifests")?;
         let planes: Vec<usize> = (0..self.planes.len()).collect();
         let backends: Vec<usize> = (0..self.backends.len()).collect();
@@ -142,13 +142,14 @@ impl Fleet {
             name: format!("backend {}", site.name),
             program: self.portolan.ours().to_owned(),
             arguments,
+            environment: Vec::new(),
             log: self.paths.log("backends"),
             killed_by_pipe: false,
         }
     }
 
     /// SIGKILL to everything in `target` that runs, and waits for the ends. `leader` is the plane that leads, if known.
-    pub(super) async fn kill(
+    pub(crate) async fn kill(
         &mut self,
         target: &Target,
         backends: bool,
@@ -186,7 +187,7 @@ impl Fleet {
     }
 
     /// Starts again what does not run in `target`, and waits until it is ready. What was scaled away stays away.
-    pub(super) async fn restart(&mut self, target: &Target) -> anyhow::Result<()> {
+    pub(crate) async fn restart(&mut self, target: &Target) -> anyhow::Result<()> {
         let backends: Vec<usize> = self.in_target(target).filter(|backend| self.backends[*backend].is_none()).collect();
         let planes: Vec<usize> =
             self.planes_in(target, None).into_iter().filter(|plane| self.planes[*plane].is_none()).collect();
@@ -197,7 +198,7 @@ impl Fleet {
     }
 
     /// Turns `percent` of each zone's backends in `scope` unready: they go on answering.
-    pub(super) fn degrade(&mut self, scope: &Scope, percent: u32) -> anyhow::Result<()> {
+    pub(crate) fn degrade(&mut self, scope: &Scope, percent: u32) -> anyhow::Result<()> {
         let mut zones: BTreeMap<_, Vec<usize>> = BTreeMap::new();
         for backend in self.in_target(&Target::Scope(scope.clone())) {
             let site = &self.site.backends[backend];
@@ -215,7 +216,7 @@ impl Fleet {
 
     /// Takes backends of a service away until each zone has `per_zone`, as a Deployment's controller does: marked as
     /// terminating first, told to finish when that has had time to be seen, gone at last. Returns those that go.
-    pub(super) fn scale(&mut self, service: &ServiceId, per_zone: u16) -> anyhow::Result<Vec<usize>> {
+    pub(crate) fn scale(&mut self, service: &ServiceId, per_zone: u16) -> anyhow::Result<Vec<usize>> {
         let mut zones: BTreeMap<_, Vec<usize>> = BTreeMap::new();
         for (index, site) in self.site.backends.iter().enumerate().filter(|(_, site)| site.service == *service) {
             zones.entry(site.locality.clone()).or_default().push(index);
@@ -239,19 +240,19 @@ impl Fleet {
     }
 
     /// An error if a process ended that nobody killed.
-    pub(super) fn check(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         self.planes.iter_mut().chain(&mut self.backends).flatten().try_for_each(Process::check)?;
         Ok(())
     }
 
     /// The control planes that run, by place in the site.
     #[must_use]
-    pub(super) fn living_planes(&self) -> Vec<usize> {
+    pub(crate) fn living_planes(&self) -> Vec<usize> {
         (0..self.planes.len()).filter(|plane| self.planes[*plane].is_some()).collect()
     }
 
     /// Kills everything that still runs and waits for it.
-    pub(super) async fn end(&mut self) {
+    pub(crate) async fn end(&mut self) {
         let mut processes: Vec<Process> =
             self.planes.iter_mut().chain(&mut self.backends).filter_map(Option::take).collect();
         let killed: Vec<Instant> = processes.iter_mut().map(Process::kill).collect();

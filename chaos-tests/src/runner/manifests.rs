@@ -13,7 +13,7 @@ use portolan_topology::names::{ServiceId, ZoneName};
 
 /// A pod's part of a slice.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Pod {
+pub(crate) struct Pod {
     /// Its name.
     pub name: String,
     /// Where it listens.
@@ -26,7 +26,7 @@ pub(super) struct Pod {
 
 /// A pod's conditions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Readiness {
+pub(crate) enum Readiness {
     /// `ready`, `serving`.
     Ready,
     /// Neither.
@@ -37,7 +37,7 @@ pub(super) enum Readiness {
 
 /// The manifests of one service in one cluster, by file name.
 #[must_use]
-pub(super) fn of_service(service: &ServiceId, port: u16, pods: &[Pod]) -> BTreeMap<String, String> {
+pub(crate) fn of_service(service: &ServiceId, port: u16, pods: &[Pod]) -> BTreeMap<String, String> {
     let mut files = BTreeMap::new();
     files.insert(format!("{service}.service.yaml"), service_yaml(service, port));
     let mut slices: BTreeMap<(&ZoneName, u16), Vec<&Pod>> = BTreeMap::new();
@@ -136,7 +136,7 @@ ports:
 }
 
 /// Writes what changed in `folder`, each file whole or not at all. `written` is what was written before.
-pub(super) fn write(
+pub(crate) fn write(
     folder: &Path,
     files: BTreeMap<String, String>,
     written: &mut BTreeMap<String, String>,

@@ -1,16 +1,16 @@
 //! Runs a scenario: starts everything, puts the faults in on time, and takes everything down again.
 
-mod addresses;
+pub(crate) mod addresses;
 mod bootstrap;
-mod fleet;
+pub(crate) mod fleet;
 pub(crate) mod folder;
 mod kubelet;
 mod live;
-mod manifests;
-mod policy;
-mod portolan;
+pub(crate) mod manifests;
+pub(crate) mod policy;
+pub(crate) mod portolan;
 pub(crate) mod process;
-mod run;
+pub(crate) mod run;
 mod site;
 mod steps;
 pub mod supervise;

@@ -20,7 +20,7 @@ const PROBE_NAMESPACE: &str = "chaos-probe";
 
 /// Writes and reads policy.
 #[derive(Debug, Clone)]
-pub(super) struct PolicyWriter {
+pub(crate) struct PolicyWriter {
     /// The layout, for the admin addresses.
     pub site: Arc<Site>,
     /// The program.
@@ -31,7 +31,7 @@ pub(super) struct PolicyWriter {
 
 impl PolicyWriter {
     /// Applies a document at the first of `planes` that takes it; its revision.
-    pub(super) async fn apply(&self, name: &str, document: &str, planes: &[usize]) -> anyhow::Result<u64> {
+    pub(crate) async fn apply(&self, name: &str, document: &str, planes: &[usize]) -> anyhow::Result<u64> {
         let file = self.paths.policy(name);
         std::fs::write(&file, document)?;
         let file = file.display().to_string();
@@ -52,7 +52,7 @@ impl PolicyWriter {
     }
 
     /// The same, tried again until `deadline`: the policy group may not be born yet.
-    pub(super) async fn apply_by(
+    pub(crate) async fn apply_by(
         &self,
         deadline: Instant,
         name: &str,
@@ -74,7 +74,7 @@ impl PolicyWriter {
     }
 
     /// Runs a command at the first of `planes` at which it works.
-    pub(super) async fn command(&self, arguments: &[&str], planes: &[usize]) -> anyhow::Result<()> {
+    pub(crate) async fn command(&self, arguments: &[&str], planes: &[usize]) -> anyhow::Result<()> {
         let mut last = None;
         for plane in planes {
             let address = self.admin(*plane);
@@ -87,7 +87,7 @@ impl PolicyWriter {
     }
 
     /// The control plane that leads the policy group, as the first of `planes` that knows says.
-    pub(super) async fn leader(&self, planes: &[usize]) -> anyhow::Result<usize> {
+    pub(crate) async fn leader(&self, planes: &[usize]) -> anyhow::Result<usize> {
         for plane in planes {
             let status = self.status(*plane).await?;
             let leader = leader_in(&status);
@@ -100,7 +100,7 @@ impl PolicyWriter {
     }
 
     /// The revisions that are in the history.
-    pub(super) async fn history(&self, planes: &[usize]) -> anyhow::Result<Vec<u64>> {
+    pub(crate) async fn history(&self, planes: &[usize]) -> anyhow::Result<Vec<u64>> {
         let plane = planes.first().ok_or_else(|| anyhow::anyhow!("no control plane runs"))?;
         let said = self.portolan.run(&["policy", "history", "-o", "json", "--address", &self.admin(*plane)]).await?;
         Ok(revisions_in(&serde_json::from_str(&said)?))
@@ -116,7 +116,7 @@ impl PolicyWriter {
     }
 
     /// Writes all the time until told to stop; what became of each write. `zero` is the run's time 0.
-    pub(super) fn probe(&self, zero: Instant, stop: CancellationToken) -> Arc<Mutex<Vec<Write>>> {
+    pub(crate) fn probe(&self, zero: Instant, stop: CancellationToken) -> Arc<Mutex<Vec<Write>>> {
         let writes = Arc::new(Mutex::new(Vec::new()));
         let (this, seen) = (self.clone(), Arc::clone(&writes));
         tokio::spawn(async move {
@@ -138,7 +138,7 @@ impl PolicyWriter {
     }
 }
 
-pub(super) fn probe_document(count: u64) -> String {
+pub(crate) fn probe_document(count: u64) -> String {
     serde_json::json!({
         "apiVersion": crate::scenario::API_VERSION,
         "kind": "TrafficPolicy",

@@ -20,7 +20,7 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why a command did not work.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CommandError {
+pub(crate) enum CommandError {
     /// It could not be started.
     #[error("cannot run {program}")]
     Start {
@@ -48,26 +48,26 @@ pub(super) enum CommandError {
 
 /// A build of `portolan`.
 #[derive(Debug, Clone)]
-pub(super) struct Portolan {
+pub(crate) struct Portolan {
     ours: PathBuf,
     other: Option<PathBuf>,
 }
 
 impl Portolan {
     /// This binary, or `other`.
-    pub(super) fn new(other: Option<PathBuf>) -> io::Result<Self> {
+    pub(crate) fn new(other: Option<PathBuf>) -> io::Result<Self> {
         Ok(Self { ours: std::env::current_exe()?, other })
     }
 
     /// This binary.
     #[must_use]
-    pub(super) fn ours(&self) -> &Path {
+    pub(crate) fn ours(&self) -> &Path {
         &self.ours
     }
 
     /// How to serve a cluster; `folder` is the run's.
     #[must_use]
-    pub(super) fn serve(&self, site: &ControlPlaneSite, folder: &RunPaths) -> Launch {
+    pub(crate) fn serve(&self, site: &ControlPlaneSite, folder: &RunPaths) -> Launch {
         let cluster = &site.cluster;
         let credentials = folder.certs();
         let path = |path: PathBuf| path.display().to_string();
@@ -90,10 +90,17 @@ impl Portolan {
         ];
         arguments.push("serve".to_owned());
         arguments.extend(flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));
+        if let Some(plaintext) = site.plaintext {
+            let plaintext = plaintext.to_string();
+            let lenient = ["--xds-client-certs", "optional", "--xds-plaintext-addr", &plaintext];
+            arguments.extend(lenient.map(str::to_owned));
+            arguments.extend(["--xds-plaintext-from", "127.0.0.0/8"].map(str::to_owned));
+        }
         Launch {
             name: format!("control plane {cluster}"),
             program: self.ours.clone(),
             arguments,
+            environment: Vec::new(),
             log: folder.log(cluster.as_str()),
             killed_by_pipe: self.other.is_some(),
         }
@@ -101,7 +108,7 @@ impl Portolan {
 
     /// A command line as people type it.
     #[must_use]
-    pub(super) fn command_line(&self, arguments: &[&str]) -> String {
+    pub(crate) fn command_line(&self, arguments: &[&str]) -> String {
         let program = match &self.other {
             Some(other) => other.display().to_string(),
             None => format!("{} {AS_PORTOLAN}", self.ours.display()),
@@ -111,7 +118,7 @@ impl Portolan {
     }
 
     /// Runs a command to its end; its standard output if it succeeds.
-    pub(super) async fn run(&self, arguments: &[&str]) -> Result<String, CommandError> {
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Result<String, CommandError> {
         let mut command = match &self.other {
             Some(other) => Command::new(other),
             None => {

@@ -9,7 +9,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::Instant;
 
 /// How much of a process's log an error quotes.
@@ -58,6 +58,8 @@ pub(crate) struct Launch {
     pub program: PathBuf,
     /// Its arguments.
     pub arguments: Vec<String>,
+    /// Variables beside the runner's own environment.
+    pub environment: Vec<(String, String)>,
     /// Where its output goes, after what is there.
     pub log: PathBuf,
     /// Whether the end of standard input is as good as SIGKILL: a supervisor's child cannot be signalled from here.
@@ -91,6 +93,7 @@ impl Launch {
         let mut command = Command::new(&self.program);
         command
             .args(self.arguments.iter().map(OsStr::new))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stderr(log)
             // A group of its own: Ctrl-C is the runner's, which ends its children in order.
@@ -114,18 +117,26 @@ impl Launch {
         Ok(Process { launch: self, child, stdin })
     }
 
+    /// Starts it, and hands out its standard output.
+    pub(crate) fn start_reading(self) -> Result<(Process, ChildStdout), ProcessError> {
+        let started = self.command().and_then(|mut command| command.stdout(Stdio::piped()).spawn());
+        let mut child = started.map_err(|source| self.failed(source))?;
+        let stdin = child.stdin.take();
+        match child.stdout.take() {
+            Some(stdout) => Ok((Process { launch: self, child, stdin }, stdout)),
+            None => Err(self.failed(io::Error::other("it has no standard output"))),
+        }
+    }
+
     /// Starts it, and waits until it prints a line that `is_it`; that line, too.
     pub(crate) async fn start_until(
         self,
         is_it: impl Fn(&str) -> bool,
         within: Duration,
     ) -> Result<(Process, String), ProcessError> {
-        let started = self.command().and_then(|mut command| command.stdout(Stdio::piped()).spawn());
-        let mut child = started.map_err(|source| self.failed(source))?;
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        let mut process = Process { launch: self, child, stdin };
+        let (mut process, stdout) = self.start_reading()?;
         let printed = async {
-            let mut lines = BufReader::new(stdout?).lines();
+            let mut lines = BufReader::new(stdout).lines();
             while let Ok(Some(printed)) = lines.next_line().await {
                 if is_it(&printed) {
                     return Some(printed);
@@ -196,7 +207,7 @@ impl Process {
 }
 
 /// The end of a log file, from the begin of a line.
-fn tail(log: &Path) -> String {
+pub(crate) fn tail(log: &Path) -> String {
     let read = || -> io::Result<String> {
         let mut file = File::open(log)?;
         let length = file.metadata()?.len();

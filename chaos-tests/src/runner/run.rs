@@ -84,17 +84,17 @@ pub async fn run(options: Options, terminal: &mut Terminal) -> anyhow::Result<bo
     played
 }
 
-struct Interrupts {
+pub(crate) struct Interrupts {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
 }
 
 impl Interrupts {
-    fn new() -> std::io::Result<Self> {
+    pub(crate) fn new() -> std::io::Result<Self> {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
@@ -133,16 +133,7 @@ impl Run {
     }
 
     async fn prepare(&self) -> anyhow::Result<()> {
-        let clusters = self.site.control_planes.iter().map(|plane| &plane.cluster);
-        self.paths.make(clusters).context("cannot make the run's folders")?;
-        let rewritten = self.rewritten_topology();
-        std::fs::write(self.paths.topology(), rewritten.to_yaml()).context("cannot write the topology")?;
-        let (certs, topology) = (self.paths.certs().display().to_string(), self.paths.topology().display().to_string());
-        // Where the topology gives addresses that nobody has, the certificates still name those that are dialled.
-        let hosts: Vec<String> = self.site.control_planes.iter().map(|plane| plane.xds.ip().to_string()).collect();
-        let names = hosts.iter().flat_map(|host| ["--name", host]);
-        let arguments: Vec<&str> = ["certs", "dev", &certs, "--topology", &topology].into_iter().chain(names).collect();
-        self.policy.portolan.run(&arguments).await?;
+        self.site.prepare(&self.options.topology, &self.policy.portolan, &self.paths).await?;
         let mut localities: Vec<_> = self.site.clients.iter().map(|client| &client.locality).collect();
         localities.extend(self.site.backends.iter().map(|backend| &backend.locality));
         for locality in localities {
@@ -151,22 +142,6 @@ impl Run {
             std::fs::write(file, text).context("cannot write a bootstrap")?;
         }
         Ok(())
-    }
-
-    /// The topology with the run's addresses. All of them are on one network, the loopback, so that gateways fall away.
-    fn rewritten_topology(&self) -> Topology {
-        let mut topology = self.options.topology.clone();
-        let network = topology.clusters().next().map(|cluster| cluster.network.clone());
-        for cluster in topology.regions.iter_mut().flat_map(|region| &mut region.clusters) {
-            let here = self.site.control_planes.iter().find(|plane| plane.cluster == cluster.name);
-            if let Some(plane) = here {
-                cluster.control_plane.host = plane.advertised.ip().to_string();
-                cluster.control_plane.port = plane.advertised.port();
-            }
-            cluster.gateways = Vec::new();
-            cluster.network = network.clone().unwrap_or_else(|| cluster.network.clone());
-        }
-        topology
     }
 
     async fn apply_policies(&mut self, terminal: &Terminal) {

@@ -3,10 +3,12 @@
 use std::io;
 use std::net::SocketAddr;
 
+use anyhow::Context;
 use portolan_topology::names::{ClusterName, Locality, ServiceId};
 use portolan_topology::topology::Topology;
 
 use super::addresses::Addresses;
+use super::portolan::{Portolan, RunPaths};
 use crate::scenario::{Clients, Scenario};
 
 /// The whole run's layout.
@@ -31,6 +33,8 @@ pub struct ControlPlaneSite {
     pub peer: SocketAddr,
     /// xDS.
     pub xds: SocketAddr,
+    /// For clients that can do no better than plain text; with it, the other port takes those without a certificate.
+    pub plaintext: Option<SocketAddr>,
     /// The admin interface.
     pub admin: SocketAddr,
     /// Health and metrics.
@@ -84,6 +88,7 @@ impl Site {
                 },
                 peer,
                 xds,
+                plaintext: None,
                 admin,
                 metrics,
                 advertised,
@@ -117,6 +122,41 @@ impl Site {
             }
         }
         Ok(Self { control_planes, backends, clients })
+    }
+
+    /// Makes what must be in the run's folder before anything starts: its folders, the topology and certificates.
+    pub(crate) async fn prepare(
+        &self,
+        topology: &Topology,
+        portolan: &Portolan,
+        paths: &RunPaths,
+    ) -> anyhow::Result<()> {
+        let clusters = self.control_planes.iter().map(|plane| &plane.cluster);
+        paths.make(clusters).context("cannot make the run's folders")?;
+        std::fs::write(paths.topology(), self.rewritten(topology).to_yaml()).context("cannot write the topology")?;
+        let (certs, topology) = (paths.certs().display().to_string(), paths.topology().display().to_string());
+        // Where the topology gives addresses that nobody has, the certificates still name those that are dialled.
+        let hosts: Vec<String> = self.control_planes.iter().map(|plane| plane.xds.ip().to_string()).collect();
+        let names = hosts.iter().flat_map(|host| ["--name", host]);
+        let arguments: Vec<&str> = ["certs", "dev", &certs, "--topology", &topology].into_iter().chain(names).collect();
+        portolan.run(&arguments).await?;
+        Ok(())
+    }
+
+    /// The topology with the run's addresses. All of them are on one network, the loopback, so that gateways fall away.
+    fn rewritten(&self, topology: &Topology) -> Topology {
+        let mut topology = topology.clone();
+        let network = topology.clusters().next().map(|cluster| cluster.network.clone());
+        for cluster in topology.regions.iter_mut().flat_map(|region| &mut region.clusters) {
+            let here = self.control_planes.iter().find(|plane| plane.cluster == cluster.name);
+            if let Some(plane) = here {
+                cluster.control_plane.host = plane.advertised.ip().to_string();
+                cluster.control_plane.port = plane.advertised.port();
+            }
+            cluster.gateways = Vec::new();
+            cluster.network = network.clone().unwrap_or_else(|| cluster.network.clone());
+        }
+        topology
     }
 }
 
