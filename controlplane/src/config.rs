@@ -13,6 +13,7 @@ use portolan_topology::names::{ClusterName, NodeName};
 use portolan_topology::topology::Topology;
 use tokio::sync::watch;
 
+use crate::publishing::PublisherFrom;
 use crate::source::Source;
 use crate::source::kube::KubeConfig;
 
@@ -34,6 +35,10 @@ pub struct Config {
     pub xds: XdsPort,
     /// A second port for xDS clients, in plain text.
     pub plaintext: Option<PlaintextPort>,
+    /// All nodes of the cluster with the addresses of their peer ports, this one included; empty: it is the only one.
+    pub nodes: Vec<(NodeName, String)>,
+    /// How it is decided which of them publishes.
+    pub publisher: PublisherFrom,
     /// Where the admin interface listens.
     pub admin: SocketAddr,
     /// Where health and metrics are served.

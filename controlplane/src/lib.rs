@@ -11,6 +11,7 @@ mod grpc_health;
 pub mod kube;
 pub mod lrs;
 mod ports;
+pub mod publishing;
 pub mod readiness;
 pub mod resources;
 mod run;

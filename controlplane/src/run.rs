@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use portolan_federation::disk::Disk;
 use portolan_federation::model::{Local, PolicyStanding};
 use portolan_federation::net::{Listener, Net};
+use portolan_federation::nodes::Nodes;
 use portolan_federation::tls::{CredentialsError, Incoming, Refusals, Rule};
 use portolan_federation::{Federation, policy};
 use portolan_topology::policy::PolicySet;
@@ -33,6 +34,7 @@ use crate::kube::Stage;
 use crate::lrs::service::LoadReports;
 use crate::lrs::store::LoadStore;
 use crate::ports::{self, Http, Only, PortError};
+use crate::publishing::Publishing;
 use crate::readiness::Readiness;
 use crate::source::damped;
 use crate::source::files::{FilesError, FilesSource};
@@ -86,6 +88,7 @@ pub struct Running {
     readiness: Readiness,
     catalog: Arc<LiveCatalog>,
     federation: Arc<Federation>,
+    publishing: Publishing,
     shutdown: CancellationToken,
     catalog_task: JoinHandle<()>,
     servers: Vec<AbortOnDropHandle<()>>,
@@ -132,6 +135,8 @@ impl Running {
         }
         // Streams of xDS have no end of their own: those that are still open are cut.
         let _ = tokio::time::timeout(FAREWELL, servers).await;
+        // Before the seat: whoever publishes next wants to relay to it.
+        self.publishing.stop(&self.federation).await;
         self.federation.policy().stop().await;
     }
 }
@@ -207,6 +212,7 @@ pub async fn start(
     let (metrics_listener, metrics_at) =
         ports::open(&*net, config.metrics, "health and metrics", "--metrics-addr").await?;
 
+    let (publishing, election) = Publishing::start(config.publisher);
     let federation = portolan_federation::start(
         portolan_federation::Config {
             cluster: config.cluster.clone(),
@@ -214,6 +220,7 @@ pub async fn start(
             topology: topology.clone(),
             credentials: config.credentials.clone(),
             port: config.peers,
+            nodes: Nodes { all: config.nodes, election },
         },
         net.clone(),
         disk.clone(),
@@ -223,17 +230,17 @@ pub async fn start(
     let federation = Arc::new(federation);
 
     let loads = Arc::new(LoadStore::default());
-    let (demand_slot, demand) = watch::channel(Arc::<Demand>::default());
+    let (demand_slot, own_demand) = watch::channel(Arc::<Demand>::default());
     tokio::spawn(demand::run(config.cluster.clone(), loads.clone(), demand_slot));
     let streams = Streams {
         topology: topology.clone(),
         local: source.services.clone(),
         remote: federation.remote(),
         policy: loaded_policy(federation.policy(), topology.clone()),
-        demand: demand.clone(),
+        demand: federation.demand(),
     };
     let standing = federation.policy().standing();
-    federation.publish(told(source.services.clone(), demand, topology.clone(), standing));
+    federation.publish(told(source.services.clone(), own_demand, topology.clone(), standing));
     let catalog = LiveCatalog::new(config.cluster.clone(), &streams, disk, Timestamp::now());
     federation.want(catalog.wanted());
     let shutdown = CancellationToken::new();
@@ -282,7 +289,18 @@ pub async fn start(
         servers.push(serve_xds(&xds_services, Box::new(only), Rule::Plain, refusals, &shutdown));
     }
     let kube = kube_client.map(|client| Stage::start(&admin, &client, &mut kube_rng));
-    Ok(Running { addresses, readiness, catalog, federation, shutdown, catalog_task, servers, kube, _stages: stages })
+    Ok(Running {
+        addresses,
+        readiness,
+        catalog,
+        federation,
+        publishing,
+        shutdown,
+        catalog_task,
+        servers,
+        kube,
+        _stages: stages,
+    })
 }
 
 fn serve_xds<H: Health>(

@@ -67,7 +67,7 @@ fn wrong_usage_is_status_2_with_the_mend() {
         (&["--source", "m"][..], "--source m: expected kube or files:DIR"),
         (
             &["--source", "files:m", "--watch-pods"],
-            "--kubeconfig, --kube-context and --watch-pods are for --source kube",
+            "--kubeconfig, --kube-context and --watch-pods are for --source kube; the first two for --publisher-lease",
         ),
         (
             &["--xds-addr", "0.0.0.0:0"],
@@ -75,6 +75,9 @@ fn wrong_usage_is_status_2_with_the_mend() {
         ),
         (&["--tls-cert", "c.pem"], "--dev makes its own certificates"),
         (&["--xds-plaintext-addr", "127.0.0.1:0"], "--dev serves xDS in plain text at --xds-addr"),
+        (&["--nodes", "portolan-0"], "`portolan-0`: expected NAME=HOST:PORT"),
+        (&["--nodes", "portolan-7=a:1"], "--node portolan-0: it is not among --nodes"),
+        (&["--nodes", "portolan-0=a:1,portolan-1=b:1"], "--nodes names several: add --publisher-lease"),
         (&["--cluster", "East"], "`East` is not a cluster name"),
     ] {
         fails(at, &serve(more), 2, message);

@@ -12,6 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use portolan_controlplane::catalog::served::{Catalog as _, NameScope, PortRef, Query, Served};
 use portolan_controlplane::config::{Config, SourceFrom, TopologyFrom, XdsPort};
+use portolan_controlplane::publishing::PublisherFrom;
 use portolan_controlplane::source::{Source, SourceStatus};
 use portolan_controlplane::{Running, start};
 use portolan_federation::PeerPort;
@@ -105,6 +106,8 @@ impl ControlPlane {
             peers: PeerPort::At(anywhere),
             xds: XdsPort { address: anywhere, tls: None },
             plaintext: None,
+            nodes: Vec::new(),
+            publisher: PublisherFrom::Always,
             admin: anywhere,
             metrics: anywhere,
         };

@@ -17,12 +17,13 @@ use tonic::transport::Server;
 
 use crate::disk::Disk;
 use crate::hub::{Command, Hub, Inputs, Memory};
-use crate::lists::resource::Place;
 use crate::lists::serve::ListService;
-use crate::model::{Local, Remote};
+use crate::model::{Local, NodeShown, Remote};
 use crate::net::{Listener, Net};
+use crate::nodes::{self, Demand, MAX_NODES, NodeService, Nodes, RelayLayer, SeatCourier, Siblings, place_of};
 use crate::peers::{self, Links, PeerCourier, PeerService, PolicyService, Shared};
 use crate::policy::{self, Policy};
+use crate::proto::node_server::NodeServer;
 use crate::proto::peer_server::PeerServer;
 use crate::proto::policy_group_server::PolicyGroupServer;
 use crate::store::Records;
@@ -48,6 +49,8 @@ pub struct Config {
     pub credentials: Arc<Credentials>,
     /// The peer port.
     pub port: PeerPort,
+    /// The nodes of the cluster.
+    pub nodes: Nodes,
 }
 
 /// Why a federation cannot start.
@@ -62,6 +65,26 @@ pub enum StartError {
         topology: String,
         /// The clusters that it has.
         known: String,
+    },
+    /// This node is not among the cluster's.
+    #[error("node `{node}` is not among the nodes of its cluster: {known}; see --node and --nodes")]
+    UnknownNode {
+        /// This node.
+        node: NodeName,
+        /// The nodes that there are.
+        known: String,
+    },
+    /// Two nodes with one name.
+    #[error("node `{node}` stands twice among the nodes of its cluster; see --nodes")]
+    NodeTwice {
+        /// The name.
+        node: NodeName,
+    },
+    /// More than there are epochs for.
+    #[error("a cluster has at most {MAX_NODES} nodes; --nodes names {nodes}")]
+    TooManyNodes {
+        /// How many.
+        nodes: usize,
     },
     /// The certificate is not this cluster's, or cannot be used.
     #[error(transparent)]
@@ -97,6 +120,8 @@ pub struct Federation {
     peer_addr: SocketAddr,
     refusals: Arc<Refusals>,
     policy: Policy,
+    demand: watch::Receiver<Arc<Demand>>,
+    shared: Arc<Shared>,
     _stop: DropGuard,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
@@ -126,6 +151,23 @@ impl Federation {
         &self.policy
     }
 
+    /// What the clients of the whole cluster ask for, whichever node they report to.
+    #[must_use]
+    pub fn demand(&self) -> watch::Receiver<Arc<Demand>> {
+        self.demand.clone()
+    }
+
+    /// The nodes of our cluster, in their order.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeShown> {
+        self.shared.nodes.shown()
+    }
+
+    /// Returns once this node does not publish for its cluster.
+    pub async fn stepped_down(&self) {
+        self.shared.nodes.deposed().await;
+    }
+
     /// Where the peer port is.
     #[must_use]
     pub fn peer_addr(&self) -> SocketAddr {
@@ -146,7 +188,9 @@ pub async fn start(
     disk: Arc<dyn Disk>,
     mut rng: StdRng,
 ) -> Result<Federation, StartError> {
-    let Config { cluster, node, topology, credentials, port } = config;
+    let Config { cluster, node, topology, credentials, port, nodes } = config;
+    let (node_events, node_event_queue) = mpsc::channel(256);
+    let siblings = Siblings::new(node.clone(), nodes.all, node_events)?;
     let trust_domain = {
         let topology = topology.borrow();
         if topology.cluster(&cluster).is_none() {
@@ -173,6 +217,7 @@ pub async fn start(
     let shared = Arc::new(Shared {
         cluster,
         node,
+        nodes: siblings,
         topology: topology.clone(),
         links: Links::default(),
         events,
@@ -181,39 +226,56 @@ pub async fn start(
         remembered: memory.lookup(),
         stop: stop.clone(),
     });
-    let policy = Policy::start(
-        policy::Config {
+    let policy = if shared.nodes.is_seat() {
+        let seat = policy::Config {
             cluster: shared.cluster.clone(),
             topology: topology.clone(),
             heartbeat_floor: policy::HEARTBEAT_FLOOR,
-        },
-        &*disk,
-        Arc::new(PeerCourier::new(shared.clone())),
-        &mut rng,
-    )
-    .await?;
+        };
+        let courier = Arc::new(PeerCourier::new(shared.clone()));
+        Policy::Seat(policy::Seat::start(seat, &*disk, courier, &mut rng).await?)
+    } else {
+        let way = Arc::new(SeatCourier::new(shared.clone()));
+        let copy = policy::Copy::open(shared.nodes.seat().clone(), way, disk.clone());
+        Policy::Copy(copy.map_err(policy::StartError::Store)?)
+    };
     let (commands, command_queue) = mpsc::unbounded_channel();
     let hub_rng = StdRng::seed_from_u64(rng.random());
     let (hub, remote) = Hub::new(shared.clone(), net.clone(), Records::new(disk), memory, hub_rng)?;
-    let inputs = Inputs { commands: command_queue, peers: peer_events, gossip: messages };
-    let region = topology.borrow().cluster(&shared.cluster).map(|cluster| cluster.region.clone());
-    let place = Place { region, cluster: shared.cluster.clone() };
+    let inputs = Inputs {
+        commands: command_queue,
+        peers: peer_events,
+        gossip: messages,
+        nodes: node_event_queue,
+        election: nodes.election,
+    };
+    let (demand, needs) = (hub.demand(), hub.needs());
+    let place = place_of(&topology.borrow(), &shared.cluster);
     let lists = ListService::new(shared.clone(), hub.published(), place);
 
     let server = Server::builder()
+        .layer(RelayLayer::new(shared.clone()))
         .add_service(PeerServer::new(PeerService::new(shared.clone())))
         .add_service(PolicyGroupServer::new(PolicyService::new(policy.clone())))
+        .add_service(NodeServer::new(NodeService::new(shared.clone(), policy.clone())))
         .add_service(AggregatedDiscoveryServiceServer::new(lists))
         .serve_with_incoming(incoming);
-    let dial_rng = StdRng::seed_from_u64(rng.random());
+    let (dial_rng, follow_rng) = (StdRng::seed_from_u64(rng.random()), StdRng::seed_from_u64(rng.random()));
+    let copy = match &policy {
+        Policy::Copy(copy) => Some(copy.clone()),
+        Policy::Seat(_) => None,
+    };
+    let following = nodes::keep_following(shared.clone(), net.clone(), credentials.clone(), needs, copy, follow_rng);
     let tasks = vec![
+        AbortOnDropHandle::new(tokio::spawn(following)),
         AbortOnDropHandle::new(tokio::spawn(async move {
             if let Err(error) = server.await {
                 tracing::error!(%error, "the peer port is closed");
             }
         })),
-        AbortOnDropHandle::new(tokio::spawn(peers::keep_dialled(shared, net, credentials, dial_rng))),
+        AbortOnDropHandle::new(tokio::spawn(peers::keep_dialled(shared.clone(), net, credentials, dial_rng))),
         AbortOnDropHandle::new(tokio::spawn(hub.run(inputs))),
     ];
-    Ok(Federation { commands, remote, peer_addr, refusals, policy, _stop: stop.drop_guard(), _tasks: tasks })
+    let _stop = stop.drop_guard();
+    Ok(Federation { commands, remote, peer_addr, refusals, policy, demand, shared, _stop, _tasks: tasks })
 }

@@ -15,6 +15,7 @@ mod lists;
 mod liveness;
 pub mod model;
 pub mod net;
+pub mod nodes;
 mod peers;
 pub mod policy;
 #[allow(missing_docs, unreachable_pub, dead_code, clippy::all, clippy::pedantic, reason = "generated")]

@@ -106,6 +106,41 @@ impl Monitor {
         self.peers.get(cluster)?.heard
     }
 
+    /// For how long `cluster` has been silent.
+    pub(crate) fn quiet_for(&self, cluster: &ClusterName, now: Instant) -> Duration {
+        self.peers.get(cluster).map(|peer| now.duration_since(peer.since)).unwrap_or_default()
+    }
+
+    /// Another node of ours has judged `cluster`: what it knows first-hand counts as ours.
+    pub(crate) fn adopt(
+        &mut self,
+        cluster: &ClusterName,
+        liveness: Liveness,
+        quiet: Duration,
+        heard: bool,
+        now: Instant,
+    ) {
+        let Some(peer) = self.peers.get_mut(cluster) else { return };
+        let since = now.checked_sub(quiet).unwrap_or(now);
+        let failed = liveness == Liveness::Failed && !peer.says_failed;
+        *peer = Peer {
+            since,
+            heard: heard.then_some(since),
+            says_failed: peer.says_failed,
+            dead_rounds: if failed { CORROBORATED } else { 0 },
+            failed,
+            ..Peer::new(peer.region.clone(), now)
+        };
+    }
+
+    /// Begins to listen where another node ended: whoever has not failed was heard until now.
+    pub(crate) fn resume(&mut self, now: Instant) {
+        for peer in self.peers.values_mut().filter(|peer| peer.heard.is_some() && !peer.failed) {
+            peer.since = now;
+            peer.next_probe = Some(now + SUSPECT_AFTER);
+        }
+    }
+
     /// What the cluster says of itself.
     pub(crate) fn says_failed(&mut self, cluster: &ClusterName, failed: bool) {
         if let Some(peer) = self.peers.get_mut(cluster) {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portolan_topology::names::{ClusterName, ServiceId, ServicePort, ZoneName};
+use portolan_topology::names::{ClusterName, NodeName, ServiceId, ServicePort, ZoneName};
 use portolan_topology::service::{EndpointCounts, EndpointsByZone, LocalServices, Port};
 use portolan_topology::view::Liveness;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 /// What this cluster tells the others.
@@ -66,7 +67,8 @@ pub struct PolicyStanding {
 }
 
 /// A Raft role, as `status` shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Role {
     /// Leads.
     Leader,
@@ -105,4 +107,22 @@ pub struct RemoteList {
     pub version: (u64, u64),
     /// The endpoints by zone.
     pub endpoints: EndpointsByZone,
+}
+
+/// A node of our own cluster, as `status` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeShown {
+    /// Its name.
+    pub name: NodeName,
+    /// Where its peer port is; empty: this is the only node.
+    pub address: String,
+    /// Whether it is this one.
+    pub own: bool,
+    /// Whether it answers us.
+    pub reachable: bool,
+    /// Whether it says that it publishes for the cluster.
+    pub publisher: bool,
+    /// Whether the cluster's seat in the policy group is on it.
+    pub seat: bool,
 }

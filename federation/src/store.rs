@@ -32,7 +32,7 @@ impl Records {
         Self { disk }
     }
 
-    /// The highest epoch that we published with, 0 if none.
+    /// The highest epoch that our cluster is known to have published with, 0 if none.
     pub(crate) fn epoch(&self) -> Result<u64, StartError> {
         let failed = |source| StartError::Disk { record: EPOCH.to_owned(), source };
         let Some(bytes) = self.disk.read(EPOCH).map_err(failed)? else { return Ok(0) };
@@ -47,8 +47,12 @@ impl Records {
 
     /// Raises the epoch. It must be on disk before anything is said with it.
     pub(crate) async fn raise_epoch(&self, epoch: u64) -> io::Result<()> {
-        let bytes = proto::StoredEpoch { format: FORMAT, epoch }.encode_to_vec();
-        self.write(vec![(EPOCH.to_owned(), Some(bytes))]).await
+        self.write(vec![Self::epoch_record(epoch)]).await
+    }
+
+    /// The record of the highest epoch that our cluster is known to have published with.
+    pub(crate) fn epoch_record(epoch: u64) -> Record {
+        (EPOCH.to_owned(), Some(proto::StoredEpoch { format: FORMAT, epoch }.encode_to_vec()))
     }
 
     /// What was known of every cluster. A damaged record is as good as none: the others say it again.

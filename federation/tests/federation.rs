@@ -9,6 +9,7 @@ use common::{Ground, cluster, local, ready_of, service, zone};
 use portolan_federation::disk::MemoryDisk;
 use portolan_federation::model::Local;
 use portolan_federation::net::{Net, TokioNet};
+use portolan_federation::nodes::Nodes;
 use portolan_federation::tls::Credentials;
 use portolan_federation::{Config, PeerPort, certs, start};
 use portolan_topology::names::NodeName;
@@ -163,6 +164,7 @@ async fn a_federation_that_cannot_be_is_refused_with_the_reason() {
         topology: ground.topology.subscribe(),
         credentials: Arc::new(Credentials::from_files(&files(certificate)).unwrap()),
         port: PeerPort::At(([127, 0, 0, 1], 0).into()),
+        nodes: Nodes::alone(),
     };
     let refused = async |config| {
         let disk = Arc::new(MemoryDisk::default());

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use portolan_federation::disk::DirDisk;
-use portolan_federation::policy::{Command, Config, Courier, Outcome, Policy, PolicyChange};
+use portolan_federation::policy::{Command, Config, Courier, Outcome, PolicyChange, Seat};
 use portolan_topology::names::{ClusterName, NetworkName, RegionName};
 use portolan_topology::policy::{Drain, DrainSpec, PolicyObject, Scope};
 use portolan_topology::topology::{Cluster, ControlPlane, DEFAULT_PEER_PORT, Region, Topology};
@@ -54,13 +54,13 @@ fn topology() -> Topology {
     Topology { name: "kill".to_owned(), regions, links: Vec::new(), failover: BTreeMap::new(), hash: 1 }
 }
 
-async fn open(dir: &Path) -> Policy {
+async fn open(dir: &Path) -> Seat {
     let disk = DirDisk::open(dir, "one").unwrap();
     let (_keep, topology) = watch::channel(Arc::new(topology()));
     let cluster = ClusterName::new("one").unwrap();
     let config = Config { cluster, topology, heartbeat_floor: Duration::from_millis(50) };
     let mut rng = StdRng::seed_from_u64(1);
-    Policy::start(config, &disk, Arc::new(Nobody), &mut rng).await.unwrap()
+    Seat::start(config, &disk, Arc::new(Nobody), &mut rng).await.unwrap()
 }
 
 fn command(number: u32) -> Command {

@@ -17,6 +17,7 @@ use common::{checkout_at, cluster, ready_of, service, topology};
 use portolan_federation::disk::MemoryDisk;
 use portolan_federation::model::{Local, Remote};
 use portolan_federation::net::{BoxStream, Listener, Net};
+use portolan_federation::nodes::Nodes;
 use portolan_federation::tls::Credentials;
 use portolan_federation::{Config, PeerPort, certs, start};
 use portolan_topology::names::{NodeName, ServicePort};
@@ -86,6 +87,7 @@ async fn member(
         topology: watch::channel(topology).1,
         credentials: Arc::new(Credentials::from_files(&certs::files_of(&certificates, &cluster(name)))?),
         port: PeerPort::At((Ipv4Addr::UNSPECIFIED, PEER_PORT).into()),
+        nodes: Nodes::alone(),
     };
     let rng = StdRng::seed_from_u64(name.len() as u64);
     let federation = start(config, Arc::new(SimulatedNet), Arc::new(disk), rng).await?;

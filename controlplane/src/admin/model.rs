@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use portolan_federation::model::NodeShown;
 use portolan_topology::names::{ClusterName, Locality, NodeName, RegionName, ServiceId};
 use portolan_topology::plan::Plan;
 use portolan_topology::service::{Endpoint, Port};
@@ -22,6 +23,9 @@ pub struct Status {
     pub cluster: ClusterName,
     /// The control plane that answers.
     pub node: NodeName,
+    /// All nodes of the cluster, in their order.
+    #[serde(default)]
+    pub nodes: Vec<NodeShown>,
     /// Its version.
     pub version: String,
     /// For how long it has run.

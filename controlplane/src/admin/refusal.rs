@@ -6,7 +6,7 @@ use std::fmt;
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use portolan_federation::policy::WriteError;
+use portolan_federation::policy::{Reason, WriteError};
 use portolan_topology::diagnostic::Diagnostics;
 use serde_json::{Value, json};
 
@@ -59,11 +59,11 @@ impl From<Diagnostics> for Refusal {
 
 impl From<WriteError> for Refusal {
     fn from(error: WriteError) -> Self {
-        let reason = match error {
-            WriteError::ReadOnly { .. } => "ReadOnly",
-            WriteError::Failed { .. } => "LeaderFailed",
-            WriteError::Unknown { .. } => "MayBeWritten",
-            WriteError::NotAppliedHere { .. } => "NotAppliedHere",
+        let reason = match error.reason() {
+            Reason::ReadOnly => "ReadOnly",
+            Reason::LeaderFailed => "LeaderFailed",
+            Reason::MayBeWritten => "MayBeWritten",
+            Reason::NotAppliedHere => "NotAppliedHere",
         };
         Self::new(StatusCode::SERVICE_UNAVAILABLE, reason, error)
     }

@@ -32,6 +32,7 @@ impl Admin {
         Status {
             cluster: self.cluster.clone(),
             node: self.node.clone(),
+            nodes: self.federation.nodes(),
             version: VERSION.to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
             not_ready: self.readiness.left().into_iter().map(str::to_owned).collect(),

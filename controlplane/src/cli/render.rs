@@ -1,5 +1,6 @@
 //! What people see: answers of the admin interface as tables. Pure, so that each has a golden test.
 
+use portolan_federation::model::NodeShown;
 use portolan_topology::plan::{Carries, Plan, PlannedLocality, Reason, Tier};
 use portolan_topology::service::Health;
 use portolan_topology::view::Liveness;
@@ -23,6 +24,13 @@ pub(super) fn status(status: &Status, wide: bool) -> String {
     }
     let rows: Vec<_> = status.clusters.iter().map(|cluster| cluster_row(cluster, wide)).collect();
     let mut text = table(&header, &rows);
+    if status.nodes.len() > 1 {
+        text.push('\n');
+        text.push_str(&table(
+            &["NODE", "ROLE", "ANSWERS", "ADDRESS"],
+            &status.nodes.iter().map(node_row).collect::<Vec<_>>(),
+        ));
+    }
     for note in notes(status) {
         text.push_str(&format!("! {note}\n"));
     }
@@ -67,6 +75,39 @@ fn certificate(status: &Status) -> Vec<String> {
     in_force.chain(when).collect()
 }
 
+fn node_row(node: &NodeShown) -> Vec<String> {
+    let role = match (node.publisher, node.seat) {
+        (true, true) => "publisher, seat",
+        (true, false) => "publisher",
+        (false, true) => "seat",
+        (false, false) => "follower",
+    };
+    vec![
+        if node.own { format!("{} *", node.name) } else { node.name.to_string() },
+        role.to_owned(),
+        if node.reachable { "yes" } else { "no" }.to_owned(),
+        node.address.clone(),
+    ]
+}
+
+/// What needs attention among the nodes of our own cluster.
+fn node_notes(nodes: &[NodeShown]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for node in nodes.iter().filter(|node| !node.reachable) {
+        let seat = if node.seat { "; policy is read-only here until it is back" } else { "" };
+        notes.push(format!("node {} does not answer{seat}", node.name));
+    }
+    match nodes.iter().filter(|node| node.publisher).count() {
+        0 if !nodes.is_empty() => {
+            notes.push("no node of this cluster publishes: the other clusters hear nothing new of it".to_owned())
+        }
+        0 | 1 => {}
+        // For a moment at a handover, or cut off from each other: the others believe the newest.
+        _ => notes.push("several nodes of this cluster publish; the newest is believed".to_owned()),
+    }
+    notes
+}
+
 /// What needs somebody's attention.
 fn notes(status: &Status) -> Vec<String> {
     let mut notes = Vec::new();
@@ -88,6 +129,7 @@ fn notes(status: &Status) -> Vec<String> {
             notes.push(format!("{}: it runs another topology than we do", cluster.name));
         }
     }
+    notes.extend(node_notes(&status.nodes));
     for task in &status.not_ready {
         notes.push(format!("not ready: {task}"));
     }

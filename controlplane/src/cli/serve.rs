@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -13,6 +14,7 @@ use portolan_federation::certs;
 use portolan_federation::disk::DirDisk;
 use portolan_federation::net::TokioNet;
 use portolan_federation::tls::{ClientCertificates, CredentialFiles, Credentials};
+use portolan_topology::diagnostic::one_of;
 use portolan_topology::names::{ClusterName, NodeName};
 use portolan_topology::topology::Topology;
 use rand::SeedableRng;
@@ -22,6 +24,8 @@ use tracing_subscriber::EnvFilter;
 use super::{Failure, output};
 use crate::config::{Config, Network, PlaintextPort, SourceFrom, TopologyFrom, XdsPort};
 use crate::kube::client::{self as kube_client, Access};
+use crate::kube::lease::{Claim, Timing};
+use crate::publishing::{self, PublisherFrom};
 use crate::run::Addresses;
 use crate::source::kube::KubeConfig;
 use crate::topology_file;
@@ -42,6 +46,13 @@ pub(super) struct Serve {
     /// Which of the cluster's control planes it is
     #[arg(long, env = "PORTOLAN_NODE", value_name = "NAME", default_value = "portolan-0")]
     node: NodeName,
+    /// All nodes of this cluster, the same list for each: NAME=HOST:PORT of its peer port. The first holds the cluster's
+    /// seat in the policy group with its data directory, so it stays the first. Leave it out for a cluster of one node
+    #[arg(long, env = "PORTOLAN_NODES", value_name = "NAME=ADDR,…", value_delimiter = ',')]
+    nodes: Vec<NodeAddress>,
+    /// The Lease that says which of several nodes publishes for the cluster, [NAMESPACE/]NAME
+    #[arg(long, env = "PORTOLAN_PUBLISHER_LEASE", value_name = "LEASE")]
+    publisher_lease: Option<LeaseName>,
     /// Where it keeps what must outlive it; its own, never shared
     #[arg(long, env = "PORTOLAN_DATA_DIR", value_name = "DIR")]
     data_dir: PathBuf,
@@ -49,7 +60,7 @@ pub(super) struct Serve {
     /// manifests
     #[arg(long, env = "PORTOLAN_SOURCE", value_name = "SOURCE")]
     source: String,
-    /// The kubeconfig for --source kube [default: KUBECONFIG, ~/.kube/config, or the pod's service account]
+    /// The kubeconfig for --source kube and --publisher-lease [default: KUBECONFIG, ~/.kube/config, or the pod's service account]
     #[arg(long, env = "PORTOLAN_KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// The context of the kubeconfig [default: its current one]
@@ -114,6 +125,56 @@ pub(super) struct Serve {
     dev: bool,
 }
 
+/// A node and where its peer port is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct NodeAddress {
+    name: NodeName,
+    address: String,
+}
+
+impl FromStr for NodeAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || format!("`{text}`: expected NAME=HOST:PORT, such as portolan-0=portolan-0.nodes:7443");
+        let (name, address) = text.split_once('=').ok_or_else(expected)?;
+        let (host, port) = address.rsplit_once(':').ok_or_else(expected)?;
+        let port_is_sound = port.parse::<u16>().is_ok_and(|port| port > 0);
+        if host.is_empty() || !port_is_sound {
+            return Err(expected());
+        }
+        let name = name.parse().map_err(|error| format!("`{text}`: {error}"))?;
+        Ok(Self { name, address: address.to_owned() })
+    }
+}
+
+/// A Lease, in the pod's own namespace unless said otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct LeaseName {
+    namespace: Option<String>,
+    name: String,
+}
+
+impl FromStr for LeaseName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (namespace, name) = match text.split_once('/') {
+            Some((namespace, name)) => (Some(namespace.to_owned()), name),
+            None => (None, text),
+        };
+        let sound = |part: &str| {
+            part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'))
+                && part.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && part.ends_with(|c: char| c.is_ascii_alphanumeric())
+        };
+        if !sound(name) || namespace.as_deref().is_some_and(|namespace| !sound(namespace)) {
+            return Err(format!("`{text}`: expected [NAMESPACE/]NAME of a Lease, such as portolan-publisher"));
+        }
+        Ok(Self { namespace, name: name.to_owned() })
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ClientCerts {
     Required,
@@ -143,9 +204,13 @@ impl Serve {
         if self.source != "kube" && !of_files {
             return Err(format!("--source {}: expected kube or files:DIR", self.source));
         }
-        if of_files && (self.kubeconfig.is_some() || self.kube_context.is_some() || self.watch_pods) {
-            return Err("--kubeconfig, --kube-context and --watch-pods are for --source kube".into());
+        let of_api_server = self.kubeconfig.is_some() || self.kube_context.is_some();
+        if of_files && (self.watch_pods || (of_api_server && self.publisher_lease.is_none())) {
+            return Err("--kubeconfig, --kube-context and --watch-pods are for --source kube; the first two for \
+                        --publisher-lease as well"
+                .into());
         }
+        self.check_nodes()?;
         let given = [&self.tls_cert, &self.tls_key, &self.tls_ca].iter().filter(|file| file.is_some()).count();
         if self.dev {
             return self.check_dev(given);
@@ -160,6 +225,22 @@ impl Serve {
             (None, false) => Err("--xds-plaintext-from needs --xds-plaintext-addr".into()),
             _ => Ok(()),
         }
+    }
+
+    fn check_nodes(&self) -> Result<(), String> {
+        let names: Vec<&str> = self.nodes.iter().map(|node| node.name.as_str()).collect();
+        if !names.is_empty() && !names.contains(&self.node.as_str()) {
+            return Err(format!("--node {}: it is not among --nodes, {}", self.node, one_of(names)));
+        }
+        if names.len() > 1 && self.publisher_lease.is_none() {
+            return Err("--nodes names several: add --publisher-lease, which says which of them publishes".into());
+        }
+        if names.len() > 1 && self.dev {
+            return Err("--dev makes certificates for itself, so that other nodes cannot come in: make them with \
+                        `portolan certs dev`, or leave out --nodes"
+                .into());
+        }
+        Ok(())
     }
 
     fn check_dev(&self, certificates: usize) -> Result<(), String> {
@@ -198,8 +279,8 @@ impl Serve {
             tracing::warn!(address = %self.admin_addr, "the admin interface is open to the network: it has no login");
         }
         let seed: [u8; 32] = rand::random();
-        let source = self.source_from().await?;
-        let config = self.config(source, Arc::new(credentials));
+        let (source, publisher) = (self.source_from().await?, self.publisher().await?);
+        let config = self.config(source, publisher, Arc::new(credentials));
         let running = crate::run::start(config, Arc::new(TokioNet), Arc::new(disk), StdRng::from_seed(seed)).await?;
         let addresses = running.addresses();
         write_addresses(&addresses_file, &addresses)
@@ -232,17 +313,32 @@ impl Serve {
         Ok(certs::files_of(&folder, &self.cluster))
     }
 
+    async fn kubernetes(&self) -> Result<kube::Client, Failure> {
+        let access = Access { kubeconfig: self.kubeconfig.clone(), context: self.kube_context.clone() };
+        Ok(kube_client::connect(&access).await?)
+    }
+
     async fn source_from(&self) -> Result<SourceFrom, Failure> {
         if let Some(folder) = self.source.strip_prefix("files:") {
             return Ok(SourceFrom::Files(folder.into()));
         }
-        let access = Access { kubeconfig: self.kubeconfig.clone(), context: self.kube_context.clone() };
         let name = self.kube_context.as_ref().map_or_else(|| "kube".to_owned(), |context| format!("kube:{context}"));
-        let kube = KubeConfig::new(kube_client::connect(&access).await?, name);
+        let kube = KubeConfig::new(self.kubernetes().await?, name);
         Ok(SourceFrom::Kube(KubeConfig { pods: self.watch_pods, ..kube }))
     }
 
-    fn config(self, source: SourceFrom, credentials: Arc<Credentials>) -> Config {
+    async fn publisher(&self) -> Result<PublisherFrom, Failure> {
+        let Some(LeaseName { namespace, name }) = self.publisher_lease.clone() else {
+            return Ok(PublisherFrom::Always);
+        };
+        let client = self.kubernetes().await?;
+        let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
+        let identity = publishing::identity(&self.node, rand::random());
+        let claim = Claim { namespace, name, identity, timing: Timing::default() };
+        Ok(PublisherFrom::Lease(client, Box::new(claim)))
+    }
+
+    fn config(self, source: SourceFrom, publisher: PublisherFrom, credentials: Arc<Credentials>) -> Config {
         let clients = match self.xds_client_certs {
             ClientCerts::Required => ClientCertificates::Required,
             ClientCerts::Optional => ClientCertificates::Optional,
@@ -257,6 +353,8 @@ impl Serve {
             peers: PeerPort::At(self.peer_addr),
             xds: XdsPort { address: self.xds_addr, tls: (!self.dev).then_some(clients) },
             plaintext: self.xds_plaintext_addr.map(|address| PlaintextPort { address, from }),
+            nodes: self.nodes.into_iter().map(|node| (node.name, node.address)).collect(),
+            publisher,
             admin: self.admin_addr,
             metrics: self.metrics_addr,
         }

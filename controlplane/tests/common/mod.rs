@@ -15,6 +15,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use portolan_controlplane::config::{Config, SourceFrom, TopologyFrom, XdsPort};
+use portolan_controlplane::publishing::PublisherFrom;
 use portolan_controlplane::{Running, StartError};
 use portolan_federation::PeerPort;
 use portolan_federation::certs;
@@ -113,6 +114,8 @@ endpoints:
             peers,
             xds: XdsPort { address: any, tls: None },
             plaintext: None,
+            nodes: Vec::new(),
+            publisher: PublisherFrom::Always,
             admin: any,
             metrics: any,
         }

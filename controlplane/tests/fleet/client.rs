@@ -42,6 +42,8 @@ pub type Told = Arc<Mutex<Vec<Assignment>>>;
 pub struct Client {
     pub credentials: Arc<Credentials>,
     pub cluster: &'static str,
+    /// The control plane's host.
+    pub host: String,
     pub zone: &'static str,
     pub service: &'static str,
     pub told: Told,
@@ -86,7 +88,7 @@ impl Client {
         let trust_domain = self.credentials.id().trust_domain();
         let expected = format!("spiffe://{trust_domain}/cluster/{}", self.cluster).parse()?;
         let config = self.credentials.client(expected)?;
-        let address = format!("plane-{}:7444", self.cluster);
+        let address = format!("{}:7444", self.host);
         loop {
             let (config, address) = (config.clone(), address.clone());
             let dial = service_fn(move |_: Uri| {

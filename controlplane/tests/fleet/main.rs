@@ -9,7 +9,9 @@
 #![allow(unreachable_pub, reason = "modules of a test")]
 
 mod client;
+mod lease;
 mod net;
+mod nodes;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};

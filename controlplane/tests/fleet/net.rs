@@ -3,6 +3,7 @@
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use portolan_federation::net::{BoxStream, Listener, Net};
@@ -10,11 +11,23 @@ use tokio::time::Instant;
 use turmoil::net::{TcpListener, TcpStream};
 
 /// TCP through turmoil, on whichever host the caller runs.
+///
+/// A host called `service-NAME` is what a Kubernetes Service is: each dial goes to the next of its [`BACKENDS`].
 pub struct SimNet;
+
+/// The hosts behind a Service, after `plane-NAME`.
+const BACKENDS: [&str; 3] = ["", "-1", "-2"];
+static TURN: AtomicUsize = AtomicUsize::new(0);
 
 #[async_trait]
 impl Net for SimNet {
     async fn dial(&self, address: &str) -> io::Result<BoxStream> {
+        if let Some(service) = address.strip_prefix("service-") {
+            let (name, port) = service.split_once(':').ok_or(io::ErrorKind::InvalidInput)?;
+            let turn = TURN.fetch_add(1, Ordering::Relaxed);
+            let backend = BACKENDS[turn % BACKENDS.len()];
+            return self.dial(&format!("plane-{name}{backend}:{port}")).await;
+        }
         let begun = Instant::now();
         match TcpStream::connect(address).await {
             Ok(stream) => Ok(Box::new(stream)),

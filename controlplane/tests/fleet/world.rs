@@ -1,4 +1,4 @@
-//! The simulated world: three regions with a cluster each, its control plane, its backends, and one watching client.
+//! The simulated world: three regions with a cluster each, its control planes, its backends, and watching clients.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use portolan_controlplane::config::{Config, SourceFrom, TopologyFrom, XdsPort};
+use portolan_controlplane::publishing::PublisherFrom;
 use portolan_controlplane::source::{Source, SourceStatus};
 use portolan_controlplane::start;
 use portolan_federation::disk::MemoryDisk;
 use portolan_federation::model::{Remote, RemoteCluster, Role};
 use portolan_federation::policy::{Command, Outcome, PolicyChange, Standing, WriteError};
 use portolan_federation::tls::{ClientCertificates, Credentials};
-use portolan_federation::{PeerPort, certs};
+use portolan_federation::{Federation, PeerPort, certs};
 use portolan_topology::names::{ClusterName, NodeName, ServiceId, ZoneName};
 use portolan_topology::policy::{PolicySet, document};
 use portolan_topology::service::{Endpoint, Health, LocalService, LocalServices, Port};
@@ -27,6 +28,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use turmoil::Sim;
 
 use crate::client::{Assignment, Client, Told};
+use crate::lease::SimLease;
 use crate::net::SimNet;
 
 const TOPOLOGY: &str = "
@@ -44,6 +46,9 @@ spec:
     ap: [{region: us, weight: 50}, {region: eu, weight: 50}]
 ";
 
+/// The same federation when cluster `a` has several nodes, behind one address.
+const SERVICE: (&str, &str) = ("address: plane-a,", "address: service-a,");
+
 /// Cluster, region, zone, and how many endpoints `checkout.shop` has there.
 const CLUSTERS: [(&str, &str, &str, u16); 3] = [("a", "us", "us-1", 3), ("b", "eu", "eu-1", 4), ("c", "ap", "ap-1", 2)];
 const FIRST_BACKEND: u16 = 9000;
@@ -54,6 +59,10 @@ type Write = (Command, oneshot::Sender<Result<Outcome, WriteError>>);
 /// A control plane's host, through its lives.
 struct Plane {
     cluster: ClusterName,
+    node: NodeName,
+    nodes: Vec<(NodeName, String)>,
+    /// `None`: it is the only node.
+    lease: Option<Arc<SimLease>>,
     topology: Arc<Topology>,
     services: Arc<LocalServices>,
     credentials: Arc<Credentials>,
@@ -67,6 +76,7 @@ struct Plane {
 /// What a running control plane shows.
 #[derive(Clone)]
 struct View {
+    federation: Arc<Federation>,
     remote: watch::Receiver<Arc<Remote>>,
     policy: watch::Receiver<Arc<PolicySet>>,
     standing: watch::Receiver<Standing>,
@@ -80,9 +90,16 @@ impl Plane {
         let (_topology, topology) = watch::channel(self.topology.clone());
         let (_services, services) = watch::channel(self.services.clone());
         let (_status, status) = watch::channel(Arc::new(status));
+        let life = self.lives.fetch_add(1, Ordering::Relaxed);
+        let publisher = match &self.lease {
+            None => PublisherFrom::Always,
+            Some(lease) => PublisherFrom::Given(lease.clone().claim(self.node.clone(), life)),
+        };
         let config = Config {
             cluster: self.cluster.clone(),
-            node: NodeName::new("0")?,
+            node: self.node.clone(),
+            nodes: self.nodes.clone(),
+            publisher,
             topology: TopologyFrom::Given(topology),
             source: SourceFrom::Given(Source { services, status }),
             credentials: self.credentials.clone(),
@@ -92,12 +109,13 @@ impl Plane {
             admin: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 7480),
             metrics: at(7481),
         };
-        let seed = self.seed + 1000 * self.lives.fetch_add(1, Ordering::Relaxed);
+        let seed = self.seed + 1000 * life;
         let disk = Arc::new(self.disk.clone());
         let running = start(config, Arc::new(SimNet), disk, StdRng::seed_from_u64(seed)).await?;
         running.readiness().wait().await;
         let (remote, policy) = (running.federation().remote(), running.federation().policy());
-        *self.view.lock() = Some(View { remote, policy: policy.set(), standing: policy.standing() });
+        let federation = running.federation().clone();
+        *self.view.lock() = Some(View { federation, remote, policy: policy.set(), standing: policy.standing() });
         let mut writes = self.writes.lock().await;
         while let Some((command, answer)) = writes.recv().await {
             let _ = answer.send(policy.write(command).await);
@@ -111,7 +129,9 @@ impl Plane {
 pub struct Fleet {
     sim: Sim<'static>,
     planes: BTreeMap<&'static str, (Arc<Plane>, mpsc::UnboundedSender<Write>)>,
-    told: Told,
+    told: BTreeMap<&'static str, Told>,
+    /// Which node of `a` publishes.
+    pub lease: Arc<SimLease>,
     /// The endpoints of each region, as its own source lists them.
     pub endpoints: BTreeMap<String, BTreeSet<SocketAddr>>,
     topology: Arc<Topology>,
@@ -119,9 +139,12 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Everything starts at once; the client asks for `checkout.shop` in `us-1` at `a`'s control plane.
-    pub fn new(seed: u64) -> Self {
-        let topology = Arc::new(Topology::parse("topology.yaml", TOPOLOGY).unwrap().0);
+    /// Everything starts at once; each client asks for `checkout.shop` in `us-1` at one of `nodes`, the control planes of
+    /// cluster `a`.
+    pub fn new(seed: u64, nodes: &[&'static str]) -> Self {
+        let several = nodes.len() > 1;
+        let text = if several { TOPOLOGY.replacen(SERVICE.0, SERVICE.1, 1) } else { TOPOLOGY.to_owned() };
+        let topology = Arc::new(Topology::parse("topology.yaml", &text).unwrap().0);
         let certificates = tempfile::tempdir().unwrap();
         certs::dev(certificates.path(), &topology, &[], jiff::Timestamp::now()).unwrap();
         let mut sim = turmoil::Builder::new()
@@ -132,7 +155,8 @@ impl Fleet {
             .max_message_latency(Duration::from_millis(40))
             .tcp_capacity(1024)
             .build();
-        let (mut planes, mut endpoints) = (BTreeMap::new(), BTreeMap::new());
+        let lease = Arc::new(SimLease::default());
+        let (mut planes, mut endpoints, mut told) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (n, (name, region, zone, backends)) in (0..).zip(CLUSTERS) {
             let host = format!("backends-{name}");
             let addresses = (0..backends).map(|n| SocketAddr::new(sim.lookup(host.as_str()), FIRST_BACKEND + n));
@@ -140,40 +164,62 @@ impl Fleet {
             sim.host(host.as_str(), move || accept(backends));
             let cluster = ClusterName::new(name).unwrap();
             let files = certs::files_of(certificates.path(), &cluster);
-            let (write, writes) = mpsc::unbounded_channel();
-            let plane = Arc::new(Plane {
-                cluster,
-                topology: topology.clone(),
-                services: checkout(zone, &addresses),
-                credentials: Arc::new(Credentials::from_files(&files).unwrap()),
-                disk: MemoryDisk::default(),
-                seed: seed + n,
-                lives: AtomicU64::new(0),
-                writes: tokio::sync::Mutex::new(writes),
-                view: Mutex::new(None),
-            });
-            planes.insert(name, (plane.clone(), write));
-            sim.host(host_of(name), move || plane.clone().live());
+            let hosts: &[&str] = if name == "a" { nodes } else { std::slice::from_ref(&name) };
+            let all: Vec<_> = hosts.iter().map(|host| (node_of(host), format!("{}:7443", host_of(host)))).collect();
+            for (m, host) in (0..).zip(hosts.iter().copied()) {
+                let (write, writes) = mpsc::unbounded_channel();
+                let plane = Arc::new(Plane {
+                    cluster: cluster.clone(),
+                    node: node_of(host),
+                    nodes: if hosts.len() > 1 { all.clone() } else { Vec::new() },
+                    lease: (hosts.len() > 1).then(|| lease.clone()),
+                    topology: topology.clone(),
+                    services: checkout(zone, &addresses),
+                    credentials: Arc::new(Credentials::from_files(&files).unwrap()),
+                    disk: MemoryDisk::default(),
+                    seed: seed + n + 100 * m,
+                    lives: AtomicU64::new(0),
+                    writes: tokio::sync::Mutex::new(writes),
+                    view: Mutex::new(None),
+                });
+                planes.insert(host, (plane.clone(), write));
+                sim.host(host_of(host), move || plane.clone().live());
+            }
             endpoints.insert(region.to_owned(), addresses);
         }
-        let told = Told::default();
         let credentials = Credentials::from_files(&certs::client_files(certificates.path())).unwrap();
-        let client = Client {
-            credentials: Arc::new(credentials),
-            cluster: "a",
-            zone: "us-1",
-            service: "checkout.shop:8080",
-            told: told.clone(),
-        };
-        sim.client("client-a", client.run());
-        Self { sim, planes, told, endpoints, topology, _certificates: certificates }
+        let credentials = Arc::new(credentials);
+        for node in nodes {
+            let slot = Told::default();
+            let client = Client {
+                credentials: credentials.clone(),
+                cluster: "a",
+                host: host_of(node),
+                zone: "us-1",
+                service: "checkout.shop:8080",
+                told: slot.clone(),
+            };
+            told.insert(*node, slot);
+            // The client of a control plane that dies is not asked how it liked that.
+            sim.client(format!("client-{node}"), async move {
+                let ended = client.run().await;
+                if several { Ok(()) } else { ended }
+            });
+        }
+        Self { sim, planes, told, lease, endpoints, topology, _certificates: certificates }
     }
 
     /// A fleet whose clusters all know each other, with a policy group, whose client has everything.
     pub fn settled(seed: u64) -> Self {
-        let mut fleet = Self::new(seed);
+        Self::settled_with(seed, &["a"])
+    }
+
+    /// The same with these nodes of cluster `a`.
+    pub fn settled_with(seed: u64, nodes: &[&'static str]) -> Self {
+        let mut fleet = Self::new(seed, nodes);
         fleet.until("the fleet is whole", |fleet| {
-            fleet.is_whole() && fleet.last_told().is_some_and(|told| told.healthy == fleet.endpoints)
+            let all = |told: &Told| told.lock().last().is_some_and(|told| told.healthy == fleet.endpoints);
+            fleet.is_whole() && fleet.told.values().all(all)
         });
         fleet
     }
@@ -182,14 +228,19 @@ impl Fleet {
     pub fn is_whole(&self) -> bool {
         let standings: Vec<_> = self.planes.keys().filter_map(|name| self.standing(name)).collect();
         let groups: BTreeSet<_> = standings.iter().map(|standing| standing.group.clone()).collect();
-        let leaders = standings.iter().filter(|standing| standing.role == Some(Role::Leader)).count();
-        let known = self.planes.keys().all(|of| {
-            let others = self.planes.keys().filter(|other| *other != of);
-            others.into_iter().all(|other| {
+        let known = self.planes.iter().all(|(of, (plane, _))| {
+            let mut others = CLUSTERS.iter().map(|(name, ..)| *name).filter(|name| *name != plane.cluster.as_str());
+            others.all(|other| {
                 self.remote(of, other).is_some_and(|known| known.complete && known.liveness == Liveness::Fresh)
             })
         });
-        let in_group = standings.len() == CLUSTERS.len() && groups.len() == 1 && !groups.contains(&None);
+        let in_group = standings.len() == self.planes.len() && groups.len() == 1 && !groups.contains(&None);
+        let leaders = self.planes.iter().filter(|(name, _)| {
+            // Nodes of one cluster share its standing.
+            CLUSTERS.iter().any(|(cluster, ..)| cluster == *name)
+                && self.standing(name).is_some_and(|standing| standing.role == Some(Role::Leader))
+        });
+        let leaders = leaders.count();
         known && in_group && leaders == 1 && standings.iter().all(|standing| standing.role.is_some())
     }
 
@@ -216,23 +267,58 @@ impl Fleet {
         Some(view.policy.borrow().revision)
     }
 
-    /// The newest that the client was told.
+    /// The newest that `a`'s client was told.
     pub fn last_told(&self) -> Option<Assignment> {
-        self.told.lock().last().cloned()
+        self.told["a"].lock().last().cloned()
     }
 
-    /// Every assignment that the client was told after the first `seen`.
+    /// Every assignment that `a`'s client was told after the first `seen`.
     pub fn told_since(&self, seen: usize) -> Vec<Assignment> {
-        self.told.lock()[seen..].to_vec()
+        self.told["a"].lock()[seen..].to_vec()
     }
 
-    /// How many assignments the client was told.
+    /// How many assignments `a`'s client was told.
     pub fn told_count(&self) -> usize {
-        self.told.lock().len()
+        self.told_at("a").len()
+    }
+
+    /// Every assignment that the client of the control plane `at` was told.
+    pub fn told_at(&self, at: &str) -> Vec<Assignment> {
+        self.told[at].lock().clone()
+    }
+
+    /// The nodes that say of themselves that they publish for cluster `a`.
+    pub fn publishers(&self) -> Vec<&'static str> {
+        let own = |plane: &Plane| {
+            let view = plane.view.lock().clone();
+            view.is_some_and(|view| view.federation.nodes().iter().any(|node| node.own && node.publisher))
+        };
+        let of_a = self.planes.iter().filter(|(_, (plane, _))| plane.cluster.as_str() == "a");
+        of_a.filter(|(_, (plane, _))| own(plane)).map(|(name, _)| *name).collect()
+    }
+
+    /// The policy that the control plane `of` has applied.
+    pub fn policy(&self, of: &str) -> Option<Arc<PolicySet>> {
+        let view = self.planes[of].0.view.lock().clone()?;
+        Some(view.policy.borrow().clone())
+    }
+
+    /// The endpoint lists that the control plane `of` holds.
+    pub fn lists(&self, of: &str) -> Option<usize> {
+        let view = self.planes[of].0.view.lock().clone()?;
+        Some(view.remote.borrow().lists.values().filter(|list| !list.endpoints.is_empty()).count())
     }
 
     /// Writes a policy object at the control plane of `at`; the revision once it is applied there.
     pub fn write(&mut self, at: &str, yaml: &str) -> u64 {
+        match self.try_write(at, yaml).unwrap() {
+            Outcome::Applied { revision } => revision,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Writes a policy object at the control plane of `at`, and waits for the answer.
+    pub fn try_write(&mut self, at: &str, yaml: &str) -> Result<Outcome, WriteError> {
         let objects = document::parse("policy.yaml", yaml, Some(&self.topology)).unwrap();
         let change = PolicyChange::Apply(objects);
         let command = Command {
@@ -250,10 +336,7 @@ impl Fleet {
             outcome = answered.try_recv().ok();
             outcome.is_some()
         });
-        match outcome.unwrap().unwrap() {
-            Outcome::Applied { revision } => revision,
-            other => panic!("{other:?}"),
-        }
+        outcome.unwrap()
     }
 
     /// Lets time pass until something holds; a simulated minute is the limit.
@@ -263,6 +346,11 @@ impl Fleet {
             assert!(self.sim.elapsed() < limit, "never: {what}\n{}", self.describe());
             self.sim.step().unwrap();
         }
+    }
+
+    /// How much time has passed.
+    pub fn elapsed(&self) -> Duration {
+        self.sim.elapsed()
     }
 
     /// Lets this much time pass.
@@ -296,9 +384,10 @@ impl Fleet {
 
     fn describe(&self) -> String {
         let mut text = format!("the client was told last: {:#?}\n", self.last_told());
+        text.push_str(&format!("{:?} publish for a\n", self.publishers()));
         for of in self.planes.keys() {
             text.push_str(&format!("{of}: {:?}\n", self.standing(of)));
-            for other in self.planes.keys().filter(|other| *other != of) {
+            for (other, ..) in CLUSTERS {
                 let known = self.remote(of, other).map(|known| (known.liveness, known.complete, known.version));
                 text.push_str(&format!("  of {other}: {known:?}\n"));
             }
@@ -307,8 +396,13 @@ impl Fleet {
     }
 }
 
-fn host_of(cluster: &str) -> String {
-    format!("plane-{cluster}")
+/// The host of a control plane: a cluster's only one, or one of its nodes.
+pub fn host_of(plane: &str) -> String {
+    format!("plane-{plane}")
+}
+
+fn node_of(plane: &str) -> NodeName {
+    NodeName::new(plane).unwrap()
 }
 
 /// `checkout.shop` with port 8080 and ready endpoints at `addresses`.

@@ -70,6 +70,15 @@ impl HeldList {
         self.said = Said::Absent;
     }
 
+    /// What the publisher said last, or what was on disk; `None`: that there is no such list.
+    pub(crate) fn said(&self) -> Option<&List> {
+        match &self.said {
+            Said::Nothing => Some(&self.list),
+            Said::List(list) => Some(list),
+            Said::Absent => None,
+        }
+    }
+
     /// Brings what is used in line with what was said, as far as the facts allow. Says whether it changed. To be asked
     /// again when the facts change, and when [`HeldList::next`] comes.
     pub(crate) fn judge(&mut self, gossiped: Gossiped, now: Instant) -> bool {

@@ -37,6 +37,8 @@ pub(crate) struct Lists {
     held: BTreeMap<ListKey, Entry>,
     wanted: BTreeSet<ServicePort>,
     subscriptions: Subscriptions,
+    /// Whether the other clusters are asked: they are by the node that publishes.
+    asks: bool,
     snapshot: BTreeMap<ListKey, Arc<RemoteList>>,
     unsaved: BTreeSet<ListKey>,
     changed: bool,
@@ -57,6 +59,7 @@ impl Lists {
             held: BTreeMap::new(),
             wanted: BTreeSet::new(),
             subscriptions,
+            asks: false,
             snapshot: BTreeMap::new(),
             unsaved: BTreeSet::new(),
             changed: true,
@@ -84,6 +87,20 @@ impl Lists {
         self.wanted = wanted;
     }
 
+    /// From now on the other clusters are asked, or not.
+    pub(crate) fn ask(&mut self, asks: bool) {
+        self.asks = asks;
+    }
+
+    /// What was said of these lists last, everywhere.
+    pub(crate) fn said(&self, lists: &BTreeSet<ServicePort>) -> Vec<ListEvent> {
+        let said = |((cluster, port), entry): (&ListKey, &Entry)| {
+            let list = entry.list.said().map(|list| (list.clone(), entry.version.clone()));
+            ListEvent { cluster: cluster.clone(), port: port.clone(), list }
+        };
+        self.held.iter().filter(|((_, port), _)| lists.contains(port)).map(said).collect()
+    }
+
     /// Asks `cluster` for what is wanted and stands in its facts. A list that is held is asked for too: its end must be
     /// heard of.
     pub(crate) fn subscribe(&mut self, cluster: &ClusterName, facts: Option<&Facts>) {
@@ -91,7 +108,7 @@ impl Lists {
             facts.is_some_and(|facts| has_port(facts, port))
                 || self.held.contains_key(&(cluster.clone(), (*port).clone()))
         };
-        let names = self.wanted.iter().filter(has).map(ToString::to_string).collect();
+        let names = self.wanted.iter().filter(|_| self.asks).filter(has).map(ToString::to_string).collect();
         let held = &self.held;
         self.subscriptions.want(cluster, names, || {
             let of_cluster = held.iter().filter(|((of, _), entry)| of == cluster && !entry.version.is_empty());

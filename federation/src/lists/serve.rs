@@ -75,6 +75,7 @@ impl AggregatedDiscoveryService for ListService {
             let ended = tokio::select! {
                 ended = run => ended,
                 () = shared.stop.cancelled() => Err(Status::unavailable("shutting down")),
+                () = shared.nodes.deposed() => Err(Status::unavailable("another node publishes now")),
             };
             if let Err(status) = ended {
                 // Nobody may be there any more to be told.

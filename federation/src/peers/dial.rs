@@ -1,4 +1,7 @@
 //! One connection to each other cluster of the topology, dialled again with backoff and jitter for as long as it is there.
+//!
+//! The node that publishes gossips over them. One that holds the seat in the policy group, and does not publish, needs
+//! them for Raft alone. Any other node needs none.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,9 +22,10 @@ use tonic::Status;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::links::End;
-use super::{Shared, stream};
+use super::{HEARTBEAT, SILENCE, Shared, stream};
 use crate::identity::SpiffeId;
 use crate::net::Net;
+use crate::proto;
 use crate::proto::peer_client::PeerClient;
 use crate::tls::{self, Credentials, PeerIdentity};
 
@@ -31,7 +35,19 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const GOOD: Duration = Duration::from_secs(5);
 const FRAMES: usize = 64;
 
-/// Dials every other cluster of the topology, and follows the topology's changes.
+/// What connections are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Gossip,
+    Raft,
+}
+
+/// What this node needs connections for, if it needs any.
+fn purpose(shared: &Shared) -> Option<Purpose> {
+    if shared.nodes.publishing() { Some(Purpose::Gossip) } else { shared.nodes.is_seat().then_some(Purpose::Raft) }
+}
+
+/// Dials every other cluster of the topology, and follows the topology's changes and this node's part.
 pub(crate) async fn keep_dialled(
     shared: Arc<Shared>,
     net: Arc<dyn Net>,
@@ -39,34 +55,44 @@ pub(crate) async fn keep_dialled(
     mut rng: StdRng,
 ) {
     let mut topology = shared.topology.clone();
-    let mut dialling: BTreeMap<ClusterName, (ControlPlane, AbortOnDropHandle<()>)> = BTreeMap::new();
+    let mut standing = shared.nodes.standing();
+    let mut dialling: BTreeMap<ClusterName, (Target, AbortOnDropHandle<()>)> = BTreeMap::new();
     loop {
+        standing.borrow_and_update();
+        let purpose = purpose(&shared);
         let wanted: BTreeMap<_, _> = topology
             .borrow_and_update()
             .clusters()
             .filter(|cluster| cluster.name != shared.cluster)
-            .map(|cluster| (cluster.name.clone(), cluster.control_plane.clone()))
+            .filter_map(|cluster| Some((cluster.name.clone(), (cluster.control_plane.clone(), purpose?))))
             .collect();
-        dialling.retain(|cluster, (at, _)| wanted.get(cluster) == Some(at));
-        for (cluster, at) in wanted {
+        dialling.retain(|cluster, (target, _)| wanted.get(cluster) == Some(target));
+        for (cluster, target) in wanted {
             dialling.entry(cluster).or_insert_with_key(|cluster| {
+                let (at, purpose) = &target;
                 let peer = Dial {
                     shared: shared.clone(),
                     net: net.clone(),
                     credentials: credentials.clone(),
                     cluster: cluster.clone(),
-                    address: address(&at),
+                    address: address(at),
+                    purpose: *purpose,
                 };
                 let rng = StdRng::seed_from_u64(rng.random());
-                (at, AbortOnDropHandle::new(tokio::spawn(peer.keep(rng))))
+                (target, AbortOnDropHandle::new(tokio::spawn(peer.keep(rng))))
             });
         }
-        if topology.changed().await.is_err() {
-            // It will not change any more; the connections stay.
-            std::future::pending::<()>().await;
+        tokio::select! {
+            Ok(()) = topology.changed() => {}
+            Ok(()) = standing.changed() => {}
+            // Neither will change any more; the connections stay.
+            else => std::future::pending().await,
         }
     }
 }
+
+/// Where to, and what for.
+type Target = (ControlPlane, Purpose);
 
 fn address(at: &ControlPlane) -> String {
     if at.host.contains(':') { format!("[{}]:{}", at.host, at.port) } else { format!("{}:{}", at.host, at.port) }
@@ -78,6 +104,7 @@ struct Dial {
     credentials: Arc<Credentials>,
     cluster: ClusterName,
     address: String,
+    purpose: Purpose,
 }
 
 impl Dial {
@@ -112,6 +139,26 @@ impl Dial {
             Err(error) => return Status::unavailable(error_chain(&error)),
         };
         let _up = Up::new(self, channel.clone());
+        match self.purpose {
+            Purpose::Gossip => self.gossip(channel).await,
+            Purpose::Raft => self.ping(channel).await,
+        }
+    }
+
+    /// Asks again and again whether the other end is there, until it is not.
+    async fn ping(&self, channel: Channel) -> Status {
+        let mut client = PeerClient::new(channel);
+        loop {
+            let ping = client.ping(proto::PingRequest { sender: Some(self.shared.sender()) });
+            match tokio::time::timeout(SILENCE, ping).await {
+                Ok(Ok(_)) => tokio::time::sleep(HEARTBEAT).await,
+                Ok(Err(status)) => return status,
+                Err(_) => return Status::deadline_exceeded(format!("no answer to a ping for {SILENCE:?}")),
+            }
+        }
+    }
+
+    async fn gossip(&self, channel: Channel) -> Status {
         let (out, outgoing) = mpsc::channel(FRAMES);
         let _ = out.try_send(self.shared.hello(&self.cluster));
         let mut client = PeerClient::new(channel);
@@ -148,7 +195,7 @@ impl Dial {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum DialError {
+pub(crate) enum DialError {
     #[error(transparent)]
     Identity(#[from] crate::identity::IdentityError),
     #[error(transparent)]
@@ -157,7 +204,7 @@ enum DialError {
     Transport(#[from] tonic::transport::Error),
 }
 
-fn error_chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -19,12 +19,13 @@ use portolan_topology::topology::Topology;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use dial::keep_dialled;
+pub(crate) use dial::{DialError, error_chain, keep_dialled};
 pub(crate) use links::{Dialled, Links};
 pub(crate) use policy::{PeerCourier, PolicyService};
 pub(crate) use server::{PeerService, identity};
 
 use crate::identity::IdentityError;
+use crate::nodes::Siblings;
 use crate::proto;
 use crate::tls::{PeerIdentity, Refusal, Refusals};
 
@@ -38,14 +39,16 @@ pub(crate) const SILENCE: Duration = Duration::from_secs(2);
 pub(crate) enum PeerEvent {
     /// A stream to or from `cluster` began with this hello.
     Hello { cluster: ClusterName, hello: proto::Hello },
-    /// Something came from it.
-    Heard { cluster: ClusterName },
+    /// Something came from it; perhaps which publisher of ours it remembers.
+    Heard { cluster: ClusterName, remembered: Option<proto::Publisher> },
 }
 
 /// What every stream and service of the peer port shares.
 pub(crate) struct Shared {
     pub(crate) cluster: ClusterName,
     pub(crate) node: NodeName,
+    /// The other nodes of our cluster, and whether this one publishes.
+    pub(crate) nodes: Siblings,
     pub(crate) topology: watch::Receiver<Arc<Topology>>,
     pub(crate) links: Links,
     pub(crate) events: mpsc::Sender<PeerEvent>,
@@ -62,7 +65,7 @@ pub(crate) struct Shared {
 pub(crate) type Remembered = Box<dyn Fn(&ClusterName) -> Option<proto::Publisher> + Send + Sync>;
 
 impl Shared {
-    fn sender(&self) -> proto::Sender {
+    pub(crate) fn sender(&self) -> proto::Sender {
         proto::Sender { cluster: self.cluster.to_string(), node: self.node.to_string() }
     }
 
@@ -74,6 +77,11 @@ impl Shared {
         let topology_hash = self.topology.borrow().hash;
         let remembered = (self.remembered)(to);
         self.frame(proto::gossip_frame::Frame::Hello(proto::Hello { topology_hash, remembered }))
+    }
+
+    fn heartbeat(&self, to: &ClusterName) -> proto::GossipFrame {
+        let remembered = (self.remembered)(to);
+        self.frame(proto::gossip_frame::Frame::Heartbeat(proto::Heartbeat { remembered }))
     }
 
     /// The cluster behind a connection, if it is one that our topology knows and that speaks for itself.

@@ -30,7 +30,10 @@ impl proto::policy_group_server::PolicyGroup for PolicyService {
     async fn call(&self, request: Request<proto::PolicyCall>) -> Result<Response<proto::PolicyAnswer>, Status> {
         let peer = identity(&request)?;
         let from = peer.cluster.as_ref().ok_or_else(|| Status::permission_denied("no cluster's certificate"))?;
-        let answer = self.policy.answer(from, &request.get_ref().body).await;
+        let Policy::Seat(seat) = &self.policy else {
+            return Err(Status::failed_precondition("the seat is on another node"));
+        };
+        let answer = seat.answer(from, &request.get_ref().body).await;
         let body = answer.map_err(|error| Status::invalid_argument(error.to_string()))?;
         Ok(Response::new(proto::PolicyAnswer { body: body.into() }))
     }
@@ -57,6 +60,10 @@ impl Courier for PeerCourier {
             Ok(Ok(answer)) => Ok(answer.into_inner().body.to_vec()),
             Ok(Err(status)) if status.code() == Code::Unimplemented => {
                 Err(io::Error::new(io::ErrorKind::NotConnected, format!("{cluster} has no policy service")))
+            }
+            // The node that was reached knows no way to the one that holds the seat.
+            Ok(Err(status)) if status.code() == Code::FailedPrecondition => {
+                Err(io::Error::new(io::ErrorKind::NotConnected, status.message().to_owned()))
             }
             Ok(Err(status)) => Err(io::Error::other(status.message().to_owned())),
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {limit:?}"))),

@@ -9,8 +9,8 @@ use tonic::{Status, Streaming};
 
 use super::links::End;
 use super::{HEARTBEAT, PeerEvent, SILENCE, Shared};
+use crate::proto::GossipFrame;
 use crate::proto::gossip_frame::Frame;
-use crate::proto::{GossipFrame, Heartbeat};
 use crate::tls::PeerIdentity;
 
 /// Runs a stream with `peer` until it ends, and says why it did. `first` is a frame that was read before, if one was;
@@ -49,8 +49,9 @@ pub(super) async fn run(
                 Ok(Err(status)) => return status,
                 Err(_) => return Status::deadline_exceeded(format!("nothing came for {SILENCE:?}")),
             },
-            _ = heartbeat.tick() => shared.frame(Frame::Heartbeat(Heartbeat {})),
+            _ = heartbeat.tick() => shared.heartbeat(cluster),
             () = shared.stop.cancelled() => return Status::unavailable("shutting down"),
+            () = shared.nodes.deposed() => return Status::unavailable("another node publishes now"),
             Some(message) = link.messages.recv() => shared.frame(Frame::Gossip(message)),
         };
         // A peer that does not read loses frames; it is its own silence that ends the stream.
@@ -66,10 +67,11 @@ async fn receive(shared: &Shared, peer: &PeerIdentity, frame: GossipFrame) -> Re
         Some(Frame::Hello(hello)) => PeerEvent::Hello { cluster, hello },
         Some(Frame::Gossip(message)) => {
             let _ = shared.gossip.try_send((cluster.clone(), message));
-            PeerEvent::Heard { cluster }
+            PeerEvent::Heard { cluster, remembered: None }
         }
+        Some(Frame::Heartbeat(heartbeat)) => PeerEvent::Heard { cluster, remembered: heartbeat.remembered },
         // A kind of frame that a newer peer knows is a sign of life as well.
-        Some(Frame::Heartbeat(_)) | None => PeerEvent::Heard { cluster },
+        None => PeerEvent::Heard { cluster, remembered: None },
     };
     shared.events.send(event).await.map_err(|_| Status::unavailable("shutting down"))
 }

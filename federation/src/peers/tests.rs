@@ -37,17 +37,21 @@ impl Port {
     async fn open() -> Self {
         let certificates = tempfile::tempdir().unwrap();
         certs::dev(certificates.path(), &topology(&["a", "b", "stranger"]), &[], now()).unwrap();
-        let own = Credentials::from_files(&certs::files_of(certificates.path(), &name("a"))).unwrap();
+        let credentials = Credentials::from_files(&certs::files_of(certificates.path(), &name("a"))).unwrap();
         let listener = TokioNet.listen(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let refusals = Arc::new(Refusals::new("peer"));
-        let tls = own.server(ClientCertificates::Required).unwrap();
+        let tls = credentials.server(ClientCertificates::Required).unwrap();
         let incoming = Incoming::new(listener, Rule::Peers { tls, trust_domain: "test".into() }, refusals.clone());
         let (send_events, events) = mpsc::channel(64);
         let (send_gossip, gossip) = mpsc::channel(64);
+        let own = NodeName::new("0").unwrap();
+        let nodes = Siblings::new(own.clone(), Vec::new(), mpsc::channel(1).0).unwrap();
+        nodes.stand(proto::Publisher { epoch: 1, incarnation: 1 }, true);
         let shared = Arc::new(Shared {
             cluster: name("a"),
-            node: NodeName::new("0").unwrap(),
+            node: own,
+            nodes,
             topology: watch::channel(Arc::new(topology(&["a", "b"]))).1,
             links: Links::default(),
             events: send_events,
@@ -126,7 +130,7 @@ async fn a_stream_carries_gossip_both_ways_and_tells_what_is_remembered() {
 async fn a_stream_ends_when_its_peer_speaks_for_another() {
     let mut port = Port::open().await;
     let (out, outgoing) = mpsc::channel(4);
-    out.send(frame("b", Frame::Heartbeat(proto::Heartbeat {}))).await.unwrap();
+    out.send(frame("b", Frame::Heartbeat(proto::Heartbeat::default()))).await.unwrap();
     out.send(frame("c", Frame::Gossip(Bytes::from_static(b"forged")))).await.unwrap();
     let mut client = port.client("b").await;
     let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
@@ -147,7 +151,7 @@ async fn a_stream_ends_when_its_peer_speaks_for_another() {
 async fn a_stream_on_which_nothing_comes_is_ended() {
     let port = Port::open().await;
     let (out, outgoing) = mpsc::channel(4);
-    out.send(frame("b", Frame::Heartbeat(proto::Heartbeat {}))).await.unwrap();
+    out.send(frame("b", Frame::Heartbeat(proto::Heartbeat::default()))).await.unwrap();
     let mut client = port.client("b").await;
     let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
     let mut frames = client.gossip(outgoing).await.unwrap().into_inner();

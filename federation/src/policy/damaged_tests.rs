@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use tokio::sync::watch;
 
 use super::tests::topology;
-use super::{Config, Courier, Policy, StartError};
+use super::{Config, Courier, Seat, StartError};
 use crate::disk::{DirDisk, Disk};
 
 struct Nobody;
@@ -25,13 +25,13 @@ impl Courier for Nobody {
 }
 
 /// Starts cluster `b` on a store whose bytes are not what sled wrote.
-async fn start_damaged(dir: &Path, voter: bool) -> Result<Policy, StartError> {
+async fn start_damaged(dir: &Path, voter: bool) -> Result<Seat, StartError> {
     let disk = DirDisk::open(dir, "b").unwrap();
     drop(disk.open_store().unwrap());
     std::fs::write(dir.join("store/conf"), b"not what sled wrote").unwrap();
     let (_keep, topology) = watch::channel(Arc::new(topology(&[("a", true), ("b", voter)])));
     let config = Config { cluster: "b".parse().unwrap(), topology, heartbeat_floor: Duration::from_millis(50) };
-    Policy::start(config, &disk, Arc::new(Nobody), &mut StdRng::seed_from_u64(1)).await
+    Seat::start(config, &disk, Arc::new(Nobody), &mut StdRng::seed_from_u64(1)).await
 }
 
 #[tokio::test]

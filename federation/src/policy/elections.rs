@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use openraft::Raft;
 use portolan_topology::names::ClusterName;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -71,7 +72,7 @@ pub(super) async fn guard(
 }
 
 /// How many of the voters answer, ourselves included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Reach {
     /// Voters in the group.
     pub voters: usize,

@@ -1,6 +1,6 @@
 //! The policy state machine: what committed commands come to. Pure: the same commands give the same state on every node.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use jiff::Timestamp;
 use portolan_topology::policy::{PolicyObject, PolicySet, StoredPolicy};
@@ -17,6 +17,23 @@ const HISTORY_LIMIT: usize = 10_000;
 pub struct Machine {
     set: PolicySet,
     history: VecDeque<Change>,
+}
+
+/// What brings a copy of a machine up to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Update {
+    /// All of it.
+    Whole(Machine),
+    /// What changed since.
+    Since {
+        /// The last change.
+        revision: u64,
+        /// The changes, oldest first.
+        changes: Vec<Change>,
+        /// The objects that they are about, as they are now; `None`: removed.
+        objects: BTreeMap<String, Option<StoredPolicy>>,
+    },
 }
 
 /// One change of one object, as the history keeps it.
@@ -84,6 +101,42 @@ impl Machine {
         Outcome::Applied { revision }
     }
 
+    /// What brings a copy at `revision` up to this.
+    #[must_use]
+    pub fn since(&self, revision: u64) -> Update {
+        // What is not in the history any more cannot be told apart from what never was.
+        let remembered = self.history.front().is_some_and(|first| first.revision <= revision);
+        if !remembered {
+            return Update::Whole(self.clone());
+        }
+        let changes: Vec<_> = self.history.iter().filter(|change| change.revision > revision).cloned().collect();
+        let now = |change: &Change| (change.key.clone(), self.set.objects.get(&change.key).cloned());
+        Update::Since { revision: self.set.revision, objects: changes.iter().map(now).collect(), changes }
+    }
+
+    /// Brings this copy up to what `update` was made from; one that is older changes nothing.
+    pub fn update(&mut self, update: Update) {
+        let (revision, changes, objects) = match update {
+            Update::Whole(machine) => {
+                *self = machine;
+                return;
+            }
+            Update::Since { revision, changes, objects } => (revision, changes, objects),
+        };
+        if revision <= self.set.revision {
+            return;
+        }
+        let known = self.set.revision;
+        changes.into_iter().filter(|change| change.revision > known).for_each(|change| self.keep(change));
+        for (key, stored) in objects {
+            match stored {
+                Some(stored) => drop(self.set.objects.insert(key, stored)),
+                None => drop(self.set.objects.remove(&key)),
+            }
+        }
+        self.set.revision = revision;
+    }
+
     fn put(&mut self, revision: u64, object: &PolicyObject, command: &Command) -> bool {
         let key = object.key();
         let before = self.set.objects.get(&key);
@@ -99,10 +152,14 @@ impl Machine {
     }
 
     fn remember(&mut self, revision: u64, key: String, object: Option<PolicyObject>, command: &Command) {
+        self.keep(Change { revision, key, by: command.by.clone(), at: command.at, object });
+    }
+
+    fn keep(&mut self, change: Change) {
         if self.history.len() == HISTORY_LIMIT {
             self.history.pop_front();
         }
-        self.history.push_back(Change { revision, key, by: command.by.clone(), at: command.at, object });
+        self.history.push_back(change);
     }
 }
 
@@ -228,5 +285,29 @@ mod tests {
         }
         assert_eq!(machine.history().count(), HISTORY_LIMIT);
         assert_eq!(machine.history().next().unwrap().revision, 6);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_copy_that_is_told_now_and_then_has_what_the_machine_has(
+            commands in proptest::collection::vec((0_usize..4, 0_u32..3, proptest::bool::ANY, proptest::bool::ANY), 0..60),
+        ) {
+            let (mut machine, mut copy) = (Machine::default(), Machine::default());
+            for (revision, (name, percent, delete, tell)) in (1..).zip(commands) {
+                let name = ["a", "b", "c", "d"][name];
+                let change = if delete {
+                    PolicyChange::Delete(vec![format!("Drain/{name}")])
+                } else {
+                    PolicyChange::Apply(vec![drain(name, percent), drain("all", percent)])
+                };
+                machine.apply(revision, &command(change, None));
+                if tell {
+                    copy.update(machine.since(copy.set().revision));
+                    proptest::prop_assert_eq!(&copy, &machine);
+                }
+            }
+            copy.update(machine.since(copy.set().revision));
+            proptest::prop_assert_eq!(copy, machine);
+        }
     }
 }

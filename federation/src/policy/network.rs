@@ -60,14 +60,14 @@ pub enum CallError {
 impl CallError {
     /// Whether the message certainly reached nobody, so that it can be sent again.
     pub(super) fn was_not_sent(&self) -> bool {
-        use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, NotConnected};
-        match self {
-            Self::Unreachable { source, .. } => {
-                matches!(source.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable | NotConnected)
-            }
-            _ => false,
-        }
+        matches!(self, Self::Unreachable { source, .. } if was_not_sent(source))
     }
+}
+
+/// Whether a call that failed so certainly reached nobody.
+pub(super) fn was_not_sent(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, NotConnected};
+    matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable | NotConnected)
 }
 
 /// Calls other clusters in the name of our group.

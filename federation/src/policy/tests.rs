@@ -50,7 +50,7 @@ impl Disk for OneStore {
 /// The wires between the nodes, and which of them are cut.
 #[derive(Default)]
 struct Wires {
-    nodes: Mutex<BTreeMap<String, Policy>>,
+    nodes: Mutex<BTreeMap<String, Seat>>,
     cut: Mutex<BTreeSet<String>>,
 }
 
@@ -112,7 +112,7 @@ impl Group {
         Self { wires: Arc::default(), topology, stores: BTreeMap::new(), seed: 0 }
     }
 
-    async fn start(&mut self, cluster: &str) -> Policy {
+    async fn start(&mut self, cluster: &str) -> Seat {
         let store = Arc::clone(self.stores.entry(cluster.to_owned()).or_default());
         let name = ClusterName::new(cluster).unwrap();
         self.seed += 1;
@@ -123,12 +123,12 @@ impl Group {
         };
         let wire = Arc::new(Wire { from: name, wires: Arc::clone(&self.wires) });
         let mut rng = StdRng::seed_from_u64(self.seed);
-        let policy = Policy::start(config, &OneStore(store), wire, &mut rng).await.unwrap();
+        let policy = Seat::start(config, &OneStore(store), wire, &mut rng).await.unwrap();
         self.wires.nodes.lock().insert(cluster.to_owned(), policy.clone());
         policy
     }
 
-    async fn start_all(&mut self) -> Vec<Policy> {
+    async fn start_all(&mut self) -> Vec<Seat> {
         let clusters: Vec<String> = self.topology.borrow().clusters().map(|cluster| cluster.name.to_string()).collect();
         let mut nodes = Vec::new();
         for cluster in clusters {
@@ -172,12 +172,12 @@ fn command(name: &str, percent: u32) -> Command {
     }
 }
 
-async fn until(policy: &Policy, mut holds: impl FnMut(&Standing) -> bool) -> Standing {
+async fn until(policy: &Seat, mut holds: impl FnMut(&Standing) -> bool) -> Standing {
     let mut standing = policy.standing();
     timeout(LONG, standing.wait_for(|standing| holds(standing))).await.expect("it never held").unwrap().clone()
 }
 
-async fn joined(nodes: &[Policy]) -> Vec<Standing> {
+async fn joined(nodes: &[Seat]) -> Vec<Standing> {
     let mut standings = Vec::new();
     for node in nodes {
         standings.push(until(node, |standing| standing.leader.is_some() && standing.role.is_some()).await);
@@ -186,7 +186,7 @@ async fn joined(nodes: &[Policy]) -> Vec<Standing> {
 }
 
 /// Writes until it works, as a person would.
-async fn write_at_last(policy: &Policy, command: Command) -> Outcome {
+async fn write_at_last(policy: &Seat, command: Command) -> Outcome {
     let tries = async {
         loop {
             match policy.write(command.clone()).await {
@@ -377,7 +377,7 @@ async fn a_learner_whose_disk_was_wiped_follows_again_under_a_new_seat() {
     timeout(LONG, set.wait_for(|set| set.objects.contains_key("Drain/before"))).await.unwrap().unwrap();
 }
 
-async fn ask(policy: &Policy, from: &str, frame: &Frame<Request>) -> Reply {
+async fn ask(policy: &Seat, from: &str, frame: &Frame<Request>) -> Reply {
     let body = record::encode(frame).unwrap();
     let answer = policy.answer(&ClusterName::new(from).unwrap(), &body).await.unwrap();
     record::decode::<Frame<Reply>>(&answer).unwrap().message

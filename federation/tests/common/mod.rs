@@ -11,6 +11,7 @@ use portolan_federation::certs;
 use portolan_federation::disk::{Disk, MemoryDisk};
 use portolan_federation::model::{Local, Remote};
 use portolan_federation::net::{Listener, Net, TokioNet};
+use portolan_federation::nodes::Nodes;
 use portolan_federation::tls::Credentials;
 use portolan_federation::{Config, Federation, PeerPort, StartError, start};
 use portolan_topology::names::{ClusterName, NetworkName, NodeName, RegionName, ServiceId, ServicePort, ZoneName};
@@ -167,6 +168,7 @@ impl Ground {
                 topology: self.topology.subscribe(),
                 credentials: credentials.clone(),
                 port,
+                nodes: Nodes::alone(),
             };
             let disk = Arc::new(self.disks[&name].clone());
             match start(config, Arc::new(TokioNet), disk, StdRng::seed_from_u64(self.seed)).await {

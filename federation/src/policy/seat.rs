@@ -1,4 +1,5 @@
-//! A node's policy: reads from what it has applied, writes to whoever leads, and its own part in the group.
+//! The cluster's seat in the policy group: reads from what it has applied, writes to whoever leads, and its own part in
+//! the group.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +15,15 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
+use super::access::{Standing, WriteError};
+use super::copy::Feed;
 use super::elections::{self, Reach};
 use super::group::{Group, seat};
 use super::log::LogStore;
 use super::machine::Change;
 use super::membership::Keeper;
 use super::message::{Frame, Refusal, Reply, Request};
-use super::network::{CallError, Caller, Courier, Network};
+use super::network::{Caller, Courier, Network};
 use super::record::{self, RecordError};
 use super::state::{Applied, StateMachine};
 use super::timing::Timing;
@@ -75,62 +78,9 @@ impl From<openraft::error::Fatal<u64>> for StartError {
     }
 }
 
-/// Why a write was not done, or may not have been.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// There is no group, or no leader that a majority follows.
-    #[error(
-        "policy is read-only here: {answering} of {voters} voters answer, and no leader is known; \
-         the last policy stays in force, try again when a majority is back"
-    )]
-    ReadOnly {
-        /// Voters that answer.
-        answering: usize,
-        /// Voters in all; 0: there is no group yet.
-        voters: usize,
-    },
-    /// The leader cannot do it.
-    #[error("the leader, {leader}, cannot write: {why}")]
-    Failed {
-        /// The leader's cluster.
-        leader: String,
-        /// Its reason.
-        why: String,
-    },
-    /// The answer did not come: it may be written or not.
-    #[error("{leader} did not answer, so the change may be written or not: read before you try again ({source})")]
-    Unknown {
-        /// The leader's cluster.
-        leader: String,
-        /// What the call said.
-        source: CallError,
-    },
-    /// Written, but not applied on this node in time.
-    #[error("written as r{index}, but this node has not applied it yet: it follows the leader late")]
-    NotAppliedHere {
-        /// The entry's log index.
-        index: u64,
-    },
-}
-
-/// A node's standing in the group, for `status`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Standing {
-    /// The group's id; `None`: not born, or not joined yet.
-    pub group: Option<String>,
-    /// Leader, voter or learner; `None` while the group does not know this node.
-    pub role: Option<crate::model::Role>,
-    /// The leader's cluster, if one is known.
-    pub leader: Option<String>,
-    /// The last applied change of policy.
-    pub revision: u64,
-    /// Voters in all, and those that answer us.
-    pub reach: Reach,
-}
-
-/// A node's policy. Clones share it; it stops when the last is gone.
+/// The node that holds the seat. Clones share it; it stops when the last is gone.
 #[derive(Clone)]
-pub struct Policy {
+pub struct Seat {
     inner: Arc<Inner>,
 }
 
@@ -170,7 +120,7 @@ fn open_store(disk: &dyn Disk, config: &Config) -> Result<Arc<dyn Store>, StartE
     }
 }
 
-impl Policy {
+impl Seat {
     /// Starts the node's part: what its disk has is served at once, and the group is joined or founded as peers answer.
     pub async fn start(
         config: Config,
@@ -228,6 +178,12 @@ impl Policy {
     pub fn history(&self, key: Option<&str>) -> Vec<Change> {
         let applied = self.inner.applied.borrow();
         applied.machine.history().filter(|change| key.is_none_or(|key| change.key == key)).cloned().collect()
+    }
+
+    /// What this node applies from now on and what it has, for the nodes that follow it.
+    #[must_use]
+    pub(crate) fn feed(&self) -> Feed {
+        Feed::new(self.inner.applied.clone(), self.standing())
     }
 
     /// The current term.

@@ -1,7 +1,14 @@
 //! The one task that owns what is known of the other clusters and what is told to them, and hands it out as snapshots.
+//!
+//! On the node that publishes, facts come by gossip and lists from the other clusters. On every other node both come from
+//! the publisher, see [`nodes`].
+
+mod evidence;
+mod followers;
+mod nodes;
+mod save;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +16,6 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use portolan_topology::names::{ClusterName, ServicePort};
 use portolan_topology::view::Liveness;
-use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -19,14 +25,19 @@ use crate::federation::StartError;
 use crate::gossip::facts::Facts;
 use crate::gossip::node::{Change, Ground, Node};
 use crate::gossip::publish::{Published, Publisher};
-use crate::lists::keep::{ListKey, Lists};
+use crate::lists::keep::Lists;
 use crate::lists::subscribe::{ListEvent, Subscriptions};
 use crate::liveness::{Monitor, Round};
 use crate::model::{Local, Remote, RemoteCluster};
 use crate::net::Net;
+use crate::nodes::frames::Needs;
+use crate::nodes::{Demand, Election, NeedsSlot, NodeEvent, Tenure};
 use crate::peers::{PeerEvent, Remembered, Shared};
 use crate::store::Records;
-use crate::{probe, proto, remote};
+use crate::{proto, remote};
+use followers::Followers;
+use nodes::Followed;
+use save::Saved;
 
 /// How often gossip's heartbeats are read, states are judged and disagreement is looked for.
 const LOOK: Duration = Duration::from_millis(250);
@@ -61,6 +72,8 @@ pub(crate) struct Inputs {
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
     pub(crate) peers: mpsc::Receiver<PeerEvent>,
     pub(crate) gossip: mpsc::Receiver<(ClusterName, Bytes)>,
+    pub(crate) nodes: mpsc::Receiver<NodeEvent>,
+    pub(crate) election: watch::Receiver<Election>,
 }
 
 /// What is known of the other clusters, and what is told to them.
@@ -83,21 +96,28 @@ pub(crate) struct Hub {
     /// Clusters whose facts are newer than their record.
     unsaved: BTreeSet<ClusterName>,
     remote: watch::Sender<Arc<Remote>>,
-    publisher: Publisher,
+    tenure: Tenure,
+    /// What this node says of its cluster; `None`: another node publishes.
+    publisher: Option<Publisher>,
+    /// When the run of gossip for the current epoch begins.
     raised: Option<Instant>,
+    epoch_unsaved: bool,
+    /// What is to be said has changed.
+    republish: bool,
+    local: Arc<Local>,
+    own_wanted: BTreeSet<ServicePort>,
+    /// What the clients of the whole cluster ask for.
+    demand: watch::Sender<Arc<Demand>>,
+    /// What our own clients need of the publisher.
+    needs: watch::Sender<Arc<Needs>>,
+    followers: Followers,
+    followed: Followed,
     published: watch::Sender<Arc<Published>>,
     lists: Lists,
     list_events: mpsc::Receiver<ListEvent>,
     probes: JoinSet<(ClusterName, Round)>,
     /// At most one write at a time: a slow disk holds up nobody.
     saving: JoinSet<Saved>,
-}
-
-/// What was written, and how that went.
-struct Saved {
-    facts: BTreeSet<ClusterName>,
-    lists: BTreeSet<ListKey>,
-    outcome: io::Result<()>,
 }
 
 impl Hub {
@@ -107,14 +127,13 @@ impl Hub {
         net: Arc<dyn Net>,
         records: Records,
         memory: Memory,
-        mut rng: StdRng,
+        rng: StdRng,
     ) -> Result<(Self, watch::Receiver<Arc<Remote>>), StartError> {
-        let epoch = records.epoch()?.saturating_add(1);
+        let tenure = shared.nodes.tenure(records.epoch()?);
         let facts = records.facts()?;
         let (events, list_events) = mpsc::channel(64);
         let lists = Lists::load(&records, Subscriptions::new(shared.clone(), events), Instant::now())?;
         let (remote, receiver) = watch::channel(Arc::default());
-        let publisher = Publisher::new(proto::Publisher { epoch, incarnation: rng.random() });
         let mut hub = Self {
             shared,
             net,
@@ -130,8 +149,17 @@ impl Hub {
             changed: BTreeSet::new(),
             unsaved: BTreeSet::new(),
             remote,
-            publisher,
+            tenure,
+            publisher: None,
             raised: None,
+            epoch_unsaved: false,
+            republish: false,
+            local: Arc::default(),
+            own_wanted: BTreeSet::new(),
+            demand: watch::Sender::default(),
+            needs: watch::Sender::default(),
+            followers: Followers::default(),
+            followed: Followed::default(),
             published: watch::Sender::default(),
             lists,
             list_events,
@@ -145,7 +173,7 @@ impl Hub {
 
     /// Runs until it is dropped.
     pub(crate) async fn run(mut self, inputs: Inputs) {
-        let Inputs { mut commands, mut peers, gossip } = inputs;
+        let Inputs { mut commands, mut peers, gossip, mut nodes, mut election } = inputs;
         let mut topology = self.shared.topology.clone();
         let (ground, mut changes) = Ground::new(self.shared.clone(), gossip);
         let mut local: Option<watch::Receiver<Arc<Local>>> = None;
@@ -154,7 +182,8 @@ impl Hub {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut save = interval(SAVE_EVERY);
         save.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut node = self.join(&ground).await;
+        let mut node = None;
+        election.mark_changed();
         let mut hand_out_at: Option<Instant> = None;
         loop {
             if self.changed.is_empty() && !self.lists.has_changed() {
@@ -173,6 +202,11 @@ impl Hub {
                         wanted = Some(receiver);
                     }
                 },
+                Ok(()) = election.changed() => {
+                    let election = election.borrow_and_update().clone();
+                    self.elected(election);
+                }
+                Some(event) = nodes.recv() => self.node_event(event),
                 Some(event) = peers.recv() => {
                     if let (PeerEvent::Hello { cluster, .. }, Some(node)) = (&event, &node) {
                         node.greet(cluster);
@@ -186,15 +220,17 @@ impl Hub {
                         self.apply(change);
                     }
                 }
-                () = next(&mut local) => self.publish(node.as_mut(), &mut local).await,
+                () = next(&mut local) => if let Some(local) = &mut local {
+                    self.local = local.borrow_and_update().clone();
+                    self.republish = true;
+                    self.demand_changed();
+                },
                 () = next(&mut wanted) => if let Some(wanted) = &mut wanted {
-                    let wanted = wanted.borrow_and_update().clone();
-                    self.lists.want(wanted, Instant::now());
-                    for cluster in self.states.keys() {
-                        self.lists.subscribe(cluster, self.facts.get(cluster));
-                    }
+                    self.own_wanted = wanted.borrow_and_update().clone();
+                    self.want();
                 },
                 Some(event) = self.list_events.recv() => {
+                    self.tell_list(&event);
                     let facts = self.facts.get(&event.cluster);
                     self.lists.receive(event, facts, Instant::now());
                 }
@@ -212,6 +248,7 @@ impl Hub {
                         node.forget_removed().await;
                     }
                     self.judge(now);
+                    self.tell_states(now);
                     self.probe(now);
                     self.lists.tick(&self.facts, now);
                 }
@@ -220,27 +257,38 @@ impl Hub {
                 () = ended(node.as_ref()) => {
                     tracing::error!("gossip ended by itself; it begins again with a new epoch");
                     node = None;
-                    self.go_above(self.publisher.publisher());
+                    self.gossip_ended();
                 }
                 () = at(hand_out_at) => self.hand_out(),
+            }
+            if self.publisher.is_none() {
+                node = None;
             }
             if self.raised.is_some_and(|at| at <= Instant::now()) {
                 self.raised = None;
                 node = self.join(&ground).await;
-                self.publish(node.as_mut(), &mut local).await;
+                self.republish = true;
+            }
+            if std::mem::take(&mut self.republish) {
+                self.publish(node.as_mut()).await;
             }
         }
     }
 
     /// Begins to gossip as the current publisher, once its epoch is on disk.
     async fn join(&mut self, ground: &Ground) -> Option<Node> {
-        let publisher = self.publisher.publisher();
+        let publisher = self.publisher.as_ref()?.publisher();
+        // A write under way may bring a lower epoch to the disk.
+        while let Some(saved) = self.saving.join_next().await {
+            saved.into_iter().for_each(|saved| self.saved(saved));
+        }
         if let Err(error) = self.records.raise_epoch(publisher.epoch).await {
             // Silent is better than taken for an old one after the next start.
             tracing::error!(%error, "the epoch cannot be written; nothing is gossiped until it can");
             self.raised = Some(Instant::now() + RAISE_EVERY);
             return None;
         }
+        self.epoch_unsaved = false;
         match Node::start(ground, publisher).await {
             Ok(node) => Some(node),
             Err(error) => {
@@ -251,37 +299,18 @@ impl Hub {
         }
     }
 
-    /// Speaks with a higher epoch than `remembered`, soon.
-    fn go_above(&mut self, remembered: proto::Publisher) {
-        let epoch = remembered.epoch.max(self.publisher.publisher().epoch).saturating_add(1);
-        self.publisher = Publisher::new(proto::Publisher { epoch, incarnation: self.rng.random() });
-        self.raised.get_or_insert_with(|| Instant::now() + RAISE_EVERY);
-    }
-
-    /// Somebody remembers this publisher of our cluster.
-    fn remembered(&mut self, remembered: proto::Publisher) {
-        let ours = self.publisher.publisher();
-        if remembered.epoch >= ours.epoch && remembered != ours {
-            tracing::info!(
-                epoch = remembered.epoch,
-                "a newer publisher of our own cluster is remembered; going above it"
-            );
-            self.go_above(remembered);
-        }
-    }
-
-    async fn publish(&mut self, node: Option<&mut Node>, local: &mut Option<watch::Receiver<Arc<Local>>>) {
-        let (Some(node), Some(local)) = (node, local) else { return };
+    async fn publish(&mut self, node: Option<&mut Node>) {
+        let (Some(node), Some(publisher)) = (node, &mut self.publisher) else { return };
         // The run at hand speaks for the last epoch; all is said again once that of the next has begun.
         if self.raised.is_some() {
             return;
         }
-        let local = local.borrow_and_update().clone();
-        let outgoing = self.publisher.update(&local);
+        let local = Local { demand: self.demand.borrow().as_ref().clone(), ..Local::clone(&self.local) };
+        let outgoing = publisher.update(&local);
         if !outgoing.is_empty() {
             node.set(&outgoing).await;
         }
-        self.published.send_replace(Arc::new(self.publisher.published(&local)));
+        self.published.send_replace(Arc::new(publisher.published(&local)));
     }
 
     fn peer_event(&mut self, event: PeerEvent) {
@@ -292,7 +321,12 @@ impl Hub {
                     self.remembered(remembered);
                 }
             }
-            PeerEvent::Heard { cluster } => self.heard(&cluster),
+            PeerEvent::Heard { cluster, remembered } => {
+                self.heard(&cluster);
+                if let Some(remembered) = remembered {
+                    self.remembered(remembered);
+                }
+            }
         }
     }
 
@@ -306,7 +340,9 @@ impl Hub {
         // Gossip relays: it may bring what left the topology, or ourselves.
         let known = self.states.contains_key(&change.cluster);
         let Some(incoming) = change.read().filter(|_| known) else { return };
-        if self.facts.entry(change.cluster.clone()).or_default().apply(incoming) {
+        let facts = self.facts.entry(change.cluster.clone()).or_default();
+        if facts.apply(incoming.clone()) {
+            self.followers.news(&change.cluster, &incoming);
             self.facts_changed(&change.cluster);
         }
     }
@@ -354,14 +390,20 @@ impl Hub {
             }
             self.disagree.insert(cluster.clone(), now);
             if facts.reconcile(node.state(&cluster, publisher).await) {
+                self.followers.all_is_news(&cluster);
                 self.facts_changed(&cluster);
             }
         }
     }
 
-    /// Judges every cluster's state anew.
+    /// Judges every cluster's state anew. What the publisher says stands above what a node that follows it knows itself.
     fn judge(&mut self, now: Instant) {
-        let states = self.monitor.states(now);
+        let mut states = self.monitor.states(now);
+        if let Some(told) = self.followed.states(now) {
+            for (cluster, state) in &mut states {
+                *state = told.get(cluster).copied().unwrap_or(*state);
+            }
+        }
         for (cluster, state) in &states {
             if self.states.get(cluster) != Some(state) {
                 tracing::info!(%cluster, ?state, "a cluster's state changed");
@@ -400,56 +442,19 @@ impl Hub {
             let known = remote::cluster(&cluster, facts, *state, self.monitor.last_heard(&cluster));
             self.clusters.insert(cluster, Arc::new(known));
         }
+        self.tell_news();
         let lists = self.lists.hand_out();
         self.remote.send_replace(Arc::new(Remote { clusters: self.clusters.clone(), lists }));
     }
 
-    fn save(&mut self) {
-        if !self.saving.is_empty() {
-            return;
-        }
-        let unsaved = std::mem::take(&mut self.unsaved);
-        let mut records: Vec<_> = unsaved
-            .iter()
-            .filter_map(|cluster| Some(Records::facts_record(cluster, self.facts.get(cluster)?)))
-            .collect();
-        let topology = self.shared.topology.borrow().clone();
-        let (lists, list_records) = self.lists.unsaved(|cluster| Some(topology.cluster(cluster)?.region.clone()));
-        records.extend(list_records);
-        if records.is_empty() {
-            return;
-        }
-        let store = self.records.clone();
-        self.saving.spawn(async move { Saved { outcome: store.write(records).await, facts: unsaved, lists } });
+    /// What the clients of the whole cluster ask for.
+    pub(crate) fn demand(&self) -> watch::Receiver<Arc<Demand>> {
+        self.demand.subscribe()
     }
 
-    fn saved(&mut self, saved: Saved) {
-        if let Err(error) = saved.outcome {
-            tracing::warn!(%error, "what is known of other clusters cannot be written; it is served from memory");
-            self.unsaved.extend(saved.facts);
-            self.lists.save_again(saved.lists);
-        }
-    }
-
-    /// Begins the rounds of probes that are due.
-    fn probe(&mut self, now: Instant) {
-        for cluster in self.monitor.due(now) {
-            let addresses = self.addresses_of(&cluster);
-            let net = self.net.clone();
-            self.probes.spawn(async move { (cluster, probe::round(net, addresses).await) });
-        }
-    }
-
-    /// Where a cluster's endpoints can be tried from here: at a sample of them, or at its gateways from another network.
-    fn addresses_of(&mut self, cluster: &ClusterName) -> Vec<String> {
-        let topology = self.shared.topology.borrow().clone();
-        let network = |cluster| topology.cluster(cluster).map(|cluster| &cluster.network);
-        if network(cluster) == network(&self.shared.cluster) {
-            let sample = self.lists.sample(cluster, probe::SAMPLE, &mut self.rng);
-            sample.iter().map(ToString::to_string).collect()
-        } else {
-            topology.cluster(cluster).map(|cluster| cluster.gateways.clone()).unwrap_or_default()
-        }
+    /// What our own clients need of the publisher, for the streams to the other nodes.
+    pub(crate) fn needs(&self) -> NeedsSlot {
+        self.needs.subscribe()
     }
 
     /// What is published, for those who serve it.
