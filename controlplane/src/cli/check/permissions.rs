@@ -65,6 +65,13 @@ pub(super) const CONTROL_PLANE: &[Right] = &[
     everywhere("patch", "events.k8s.io", "events"),
 ];
 
+/// What several nodes need besides: which of them publishes.
+pub(super) const SEVERAL_NODES: &[Right] = &[
+    inside("get", "coordination.k8s.io", "leases"),
+    inside("create", "coordination.k8s.io", "leases"),
+    inside("update", "coordination.k8s.io", "leases"),
+];
+
 /// Who is asked about.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Who<'a> {
@@ -155,11 +162,13 @@ mod tests {
     use super::*;
     use serde_json::Value;
 
-    const CHART: &str = include_str!("../../../../deploy/helm/golden/least.yaml");
+    const LEAST: &str = include_str!("../../../../deploy/helm/golden/least.yaml");
+    /// Three nodes, which watch Pods.
+    const FULL: &str = include_str!("../../../../deploy/helm/golden/full.yaml");
 
-    #[test]
-    fn the_chart_grants_what_is_checked_and_nothing_else() {
-        let documents: Vec<Value> = CHART
+    /// What the roles of a rendering give: whether in the namespace alone, group, resource, verb.
+    fn granted(chart: &str) -> BTreeSet<(bool, String, String, String)> {
+        let documents: Vec<Value> = chart
             .split("\n---\n")
             .map(|document| serde_saphyr::from_str(document).unwrap())
             .filter(|document: &Value| document["kind"] == "ClusterRole" || document["kind"] == "Role")
@@ -179,9 +188,17 @@ mod tests {
                 }
             }
         }
+        granted
+    }
+
+    #[test]
+    fn the_chart_grants_what_is_checked_and_nothing_else() {
         let checked = |right: &Right| {
             (right.namespaced, right.group.to_owned(), right.resource.to_owned(), right.verb.to_owned())
         };
-        assert_eq!(granted, CONTROL_PLANE.iter().map(checked).collect());
+        assert_eq!(granted(LEAST), CONTROL_PLANE.iter().map(checked).collect());
+        let pods = [everywhere("list", "", "pods"), everywhere("watch", "", "pods")];
+        let all = CONTROL_PLANE.iter().chain(SEVERAL_NODES).chain(&pods);
+        assert_eq!(granted(FULL), all.map(checked).collect());
     }
 }

@@ -40,6 +40,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- end -}}
 
+{{- /* Every node and its peer port, the same list for each: node 0 holds the seat. */ -}}
+{{- define "portolan.nodes" -}}
+{{- $name := include "portolan.fullname" . -}}
+{{- $nodes := list -}}
+{{- range $ordinal := until (int .Values.replicas) -}}
+{{- $nodes = append $nodes (printf "%s-%d=%s-%d.%s-nodes.%s.svc:7443" $name $ordinal $name $ordinal $name $.Release.Namespace) -}}
+{{- end -}}
+{{- join "," $nodes -}}
+{{- end -}}
+
 {{- define "portolan.topologyConfigMap" -}}
 {{- default (printf "%s-topology" (include "portolan.fullname" .)) .Values.topology.existingConfigMap -}}
 {{- end -}}
