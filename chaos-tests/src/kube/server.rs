@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
@@ -105,6 +105,7 @@ async fn slices_follow(lab: Lab) -> anyhow::Result<()> {
     let client = server.client().await?;
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
         "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}});
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web-1", "labels": {"app": "web"}},
         "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}});
     let status = json!({"status": {"podIP": "10.1.0.1", "podIPs": [{"ip": "10.1.0.1"}], "phase": "Running",
@@ -112,6 +113,8 @@ async fn slices_follow(lab: Lab) -> anyhow::Result<()> {
     let services = Api::namespaced(client.clone(), "default");
     let create = PostParams::default();
     services.create(&create, &serde_json::from_value::<Service>(service)?).await?;
+    // The controller leaves out Pods on Nodes that it does not know.
+    Api::<Node>::all(client.clone()).create(&create, &serde_json::from_value(node)?).await?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
     pods.create(&create, &serde_json::from_value(pod)?).await?;
     pods.patch_status("web-1", &PatchParams::default(), &Patch::Merge(status)).await?;

@@ -33,7 +33,15 @@ impl Check {
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        Self { name, within: WITHIN, run: Box::new(|lab| Box::pin(run(lab))) }
+        Self::lasting(name, WITHIN, run)
+    }
+
+    /// The same for one that may take longer.
+    pub(super) fn lasting<F>(name: &'static str, within: Duration, run: impl FnOnce(Lab) -> F + 'static) -> Self
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        Self { name, within, run: Box::new(|lab| Box::pin(run(lab))) }
     }
 }
 
@@ -68,9 +76,14 @@ pub(super) fn chosen(mut checks: Vec<Check>, names: &[String]) -> anyhow::Result
     Ok(checks)
 }
 
+/// The run's folder; it goes with this value.
+pub(super) fn folder() -> anyhow::Result<RunFolder> {
+    RunFolder::create(&std::env::temp_dir()).context("cannot make a folder for the run")
+}
+
 /// Runs `checks`; how many failed.
 pub(super) async fn run(checks: Vec<Check>, tools: Tools, terminal: &Terminal) -> anyhow::Result<usize> {
-    let folder = RunFolder::create(&std::env::temp_dir()).context("cannot make a folder for the run")?;
+    let folder = folder()?;
     let (mut passed, mut failed) = (0, 0);
     for (index, check) in checks.into_iter().enumerate() {
         let lab = Lab { tools: tools.clone(), folder: folder.path().join(index.to_string()) };

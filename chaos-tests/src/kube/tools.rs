@@ -17,18 +17,29 @@ pub(super) struct Tools {
     /// The folder with kubectl and helm.
     #[arg(long)]
     pub kubectl_helm: PathBuf,
+    /// A Python with grpcio.
+    #[arg(long)]
+    pub python: PathBuf,
 }
 
 impl Tools {
     /// Takes them from the cache, or makes them, which takes minutes and needs Go, Python and their registries.
     pub(super) fn find() -> anyhow::Result<Self> {
-        Ok(Self { apiserver: script("build.sh")?, kubectl_helm: script("kubectl-helm.sh")? })
+        // The quick ones first: what is missing is told before minutes of building.
+        let (kubectl_helm, python) = (script("kubectl-helm.sh")?, script("grpc-python.sh")?);
+        Ok(Self { apiserver: script("build.sh")?, kubectl_helm, python })
     }
 
     /// As [`Tools`] parses them.
-    pub(super) fn flags(&self) -> [String; 2] {
-        [format!("--apiserver={}", self.apiserver.display()), format!("--kubectl-helm={}", self.kubectl_helm.display())]
+    pub(super) fn flags(&self) -> [String; 3] {
+        let programs = [("apiserver", &self.apiserver), ("kubectl-helm", &self.kubectl_helm), ("python", &self.python)];
+        programs.map(|(flag, path)| format!("--{flag}={}", path.display()))
     }
+}
+
+/// The program that calls through stock gRPC.
+pub(super) fn grpc_caller() -> PathBuf {
+    Path::new(RECIPE).join("caller.py")
 }
 
 /// Runs a script of the recipe, whose last line is a path; it tells of its progress on standard error.

@@ -175,6 +175,11 @@ impl Process {
         ProcessError::NotReady { name: self.launch.name.clone(), within, log: tail(&self.launch.log) }
     }
 
+    /// Its id, while it lives.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Sends SIGKILL; [`Process::gone`] waits for the end.
     pub(crate) fn kill(&mut self) -> Instant {
         let killed = Instant::now();

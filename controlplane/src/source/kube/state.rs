@@ -83,6 +83,8 @@ pub(super) enum Update {
     Node(Event<Object<ZoneName>>),
     Pod(Event<Object<NonZeroU32>>),
     Failed(Kind, Failure),
+    /// A request for objects of this type was answered as it should be.
+    Answered(Kind),
 }
 
 impl Update {
@@ -257,7 +259,7 @@ impl State {
                     self.weigh(name, weight);
                 }
             }
-            Update::Failed(..) => {}
+            Update::Failed(..) | Update::Answered(_) => {}
         }
         self.settle();
         told
@@ -365,7 +367,7 @@ impl Update {
             Self::Slice(_) => Kind::EndpointSlice,
             Self::Node(_) => Kind::Node,
             Self::Pod(_) => Kind::Pod,
-            Self::Failed(kind, _) => *kind,
+            Self::Failed(kind, _) | Self::Answered(kind) => *kind,
         }
     }
 

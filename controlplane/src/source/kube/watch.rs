@@ -8,20 +8,24 @@ use std::time::Duration;
 
 use futures::stream::{BoxStream, SelectAll};
 use futures::{Stream, StreamExt};
+use http::Request;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::client::Body;
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::KubeConfig;
 use super::project::{self, Projected};
-use super::state::{Failure, Name, Object, Update};
+use super::state::{Failure, Kind, Name, Object, Update};
 
 /// How many objects a page of a listing holds: all that is held of whole objects at a time.
 const PAGE: u32 = 500;
@@ -31,14 +35,17 @@ pub(super) type Updates = SelectAll<Pin<Box<dyn Stream<Item = Update> + Send>>>;
 
 /// Every watch that `config` wants.
 pub(super) fn all(config: &KubeConfig, mut rng: StdRng) -> Updates {
-    let client = || config.client.clone();
+    // A watch that is taken up again tells nothing until something happens: that it was answered is heard elsewhere.
+    let (answers, answered) = mpsc::unbounded_channel();
+    let client = |kind| observed(&config.client, kind, answers.clone());
     let settings = || watcher::Config::default().page_size(PAGE).timeout(seconds(config.renew));
     let mut retry = || Retry::new(StdRng::from_rng(&mut rng));
-    let services = watcher(Api::<Service>::all(client()), settings()).backoff(retry());
-    let slices = watcher(Api::<EndpointSlice>::all(client()), settings()).backoff(retry());
+    let services = watcher(Api::<Service>::all(client(Kind::Service)), settings()).backoff(retry());
+    let slices = watcher(Api::<EndpointSlice>::all(client(Kind::EndpointSlice)), settings()).backoff(retry());
     // Of these only the metadata counts, and only the metadata is asked for.
-    let nodes = watcher(Api::<PartialObjectMeta<Node>>::all(client()), settings()).backoff(retry());
-    let mut updates = SelectAll::new();
+    let nodes = watcher(Api::<PartialObjectMeta<Node>>::all(client(Kind::Node)), settings()).backoff(retry());
+    let mut updates: Updates = SelectAll::new();
+    updates.push(UnboundedReceiverStream::new(answered).boxed());
     updates.push(projected(services, project::service, Update::Service, Update::services_failed));
     updates.push(projected(slices, project::slice, Update::Slice, Update::slices_failed));
     updates.push(projected(
@@ -48,7 +55,7 @@ pub(super) fn all(config: &KubeConfig, mut rng: StdRng) -> Updates {
         Update::nodes_failed,
     ));
     if config.pods {
-        let pods = watcher(Api::<PartialObjectMeta<Pod>>::all(client()), settings()).backoff(retry());
+        let pods = watcher(Api::<PartialObjectMeta<Pod>>::all(client(Kind::Pod)), settings()).backoff(retry());
         updates.push(projected(
             pods,
             |pod: PartialObjectMeta<Pod>| project::pod(&pod.metadata),
@@ -57,6 +64,23 @@ pub(super) fn all(config: &KubeConfig, mut rng: StdRng) -> Updates {
         ));
     }
     updates
+}
+
+/// `client`, telling of each success.
+fn observed(client: &Client, kind: Kind, answers: mpsc::UnboundedSender<Update>) -> Client {
+    let (namespace, client) = (client.default_namespace().to_owned(), client.clone());
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (client, answers) = (client.clone(), answers.clone());
+        async move {
+            let response = client.send(request).await?;
+            if response.status().is_success() {
+                // Nobody listens at the end.
+                let _ = answers.send(Update::Answered(kind));
+            }
+            Ok::<_, kube::Error>(response)
+        }
+    });
+    Client::new(service, namespace)
 }
 
 fn seconds(renew: Duration) -> u32 {

@@ -1,0 +1,219 @@
+//! The `kube` source of a whole control plane: what it makes of objects, and how it gets over what breaks.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use futures::{StreamExt, TryStreamExt, stream};
+use serde_json::json;
+
+use super::objects::{Writer, endpoint};
+use super::plane::{Plane, Serve};
+use super::proxy::Proxy;
+use super::server::allow;
+use super::suite::{Check, Lab, eventually};
+
+/// For a change to be seen, on a loaded machine.
+const SOON: Duration = Duration::from_secs(15);
+
+pub(super) fn checks() -> Vec<Check> {
+    vec![
+        Check::new("source: Services, EndpointSlices, Nodes and Pods become endpoints", becomes),
+        Check::new("source: hostile objects are named, and the rest goes on", hostile),
+        Check::new("source: nothing goes while the API server is away, and 410 is got over", away),
+        Check::new("source: a type that RBAC forbids is named, and taken up once it is allowed", forbidden),
+        Check::lasting(
+            "source: a truncated watch, 429 and an expired page are got over",
+            Duration::from_secs(180),
+            faults,
+        ),
+        Check::new("source: a watch that hangs half open is noticed", hangs),
+    ]
+}
+
+/// A port 80 that leads to 8080, without a selector.
+fn port_80() -> serde_json::Value {
+    json!({"ports": [{"port": 80, "targetPort": 8080}]})
+}
+
+/// `a.shop` with one endpoint, 10.1.0.1.
+async fn one_service(shop: &Writer) -> anyhow::Result<()> {
+    shop.service("a", port_80(), json!({})).await?;
+    shop.slice("a-1", "a", json!([{"port": 8080}]), &[endpoint("10.1.0.1", "here-a")]).await
+}
+
+async fn becomes(lab: Lab) -> anyhow::Result<()> {
+    let server = lab.api_server("one").await?;
+    let client = server.client().await?;
+    let shop = Writer::new(client.clone(), "shop").await?;
+    shop.node("n", "here-b").await?;
+    let two_ports = json!({"ports": [{"name": "grpc", "port": 80}, {"name": "admin", "port": 81}]});
+    shop.service("named", two_ports, json!({"portolan.dev/weight": "3", "portolan.dev/capacity": "50"})).await?;
+    shop.service("headless", json!({"clusterIP": "None", "ports": [{"port": 80}]}), json!({})).await?;
+    let target = json!({"kind": "Pod", "name": "big", "namespace": "shop"});
+    let ports = json!([{"name": "admin", "port": 8081}, {"name": "grpc", "port": 8080}]);
+    shop.slice(
+        "named-1",
+        "named",
+        ports.clone(),
+        &[
+            json!({"addresses": ["10.1.0.1"], "nodeName": "n", "targetRef": target, "conditions": {"ready": true}}),
+            json!({"addresses": ["10.1.0.2"], "zone": "here-a",
+                   "conditions": {"ready": false, "serving": true, "terminating": true}}),
+            json!({"addresses": ["10.1.0.3"], "zone": "here-a", "conditions": {"ready": false}}),
+        ],
+    )
+    .await?;
+    // The next Pod has taken the address of one that still terminates: the better state counts.
+    shop.slice("named-2", "named", ports, &[endpoint("10.1.0.2", "here-a")]).await?;
+    shop.slice("headless-1", "headless", json!([{"port": 8080}]), &[endpoint("fd00:1::1", "here-a")]).await?;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "big", "annotations": {"portolan.dev/weight": "8"}},
+        "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}});
+    let pods: kube::Api<k8s_openapi::api::core::v1::Pod> = kube::Api::namespaced(client, "shop");
+    pods.create(&kube::api::PostParams::default(), &serde_json::from_value(pod)?).await?;
+
+    let plane = Plane::start(&lab.folder, &Serve::alone(&lab.folder, server.kubeconfig(), &["--watch-pods"])?).await?;
+    let wanted = ["10.1.0.1:8080 ready 8 here-b", "10.1.0.2:8080 ready 3 here-a", "10.1.0.3:8080 notReady 3 here-a"];
+    plane.shows("named.shop", &wanted, SOON).await?;
+    let by_name = ["10.1.0.1:8081 ready 8 here-b", "10.1.0.2:8081 ready 3 here-a", "10.1.0.3:8081 notReady 3 here-a"];
+    plane.shows("named.shop:admin", &by_name, SOON).await?;
+    plane.shows("named.shop:81", &by_name, SOON).await?;
+    plane.shows("headless.shop", &["[fd00:1::1]:8080 ready 1 here-a"], SOON).await?;
+    shop.no_slice("named-2").await?;
+    let wanted = ["10.1.0.1:8080 ready 8 here-b", "10.1.0.2:8080 draining 3 here-a", "10.1.0.3:8080 notReady 3 here-a"];
+    plane.shows("named.shop", &wanted, SOON).await
+}
+
+async fn hostile(lab: Lab) -> anyhow::Result<()> {
+    let server = lab.api_server("one").await?;
+    let shop = Writer::new(server.client().await?, "shop").await?;
+    one_service(&shop).await?;
+    for (name, weight) in [("minus", "-1"), ("huge", "1e30"), ("letters", "abc")] {
+        shop.service(name, port_80(), json!({"portolan.dev/weight": weight})).await?;
+        shop.slice(&format!("{name}-1"), name, json!([{"port": 8080}]), &[endpoint("10.1.0.9", "here-a")]).await?;
+    }
+    shop.service("portless", json!({"clusterIP": "None"}), json!({})).await?;
+    shop.slice("orphan", "deleted", json!([{"port": 8080}]), &[endpoint("10.1.0.8", "here-a")]).await?;
+    let plane = Plane::start(&lab.folder, &Serve::alone(&lab.folder, server.kubeconfig(), &[])?).await?;
+    plane.shows("a.shop", &["10.1.0.1:8080 ready 1 here-a"], SOON).await?;
+    plane.shows("minus.shop", &["10.1.0.9:8080 ready 1 here-a"], SOON).await?;
+    let status = plane.status_text().await?;
+    for named in [
+        "Service shop/minus: portolan.dev/weight: `-1` is not a whole number from 1 to 1000",
+        "Service shop/huge: portolan.dev/weight: `1e30` is not",
+        "Service shop/letters: portolan.dev/weight: `abc` is not",
+        "Service shop/portless: it has no port",
+    ] {
+        ensure!(status.contains(named), "status does not say `{named}`:\n{status}");
+    }
+    shop.service("minus", port_80(), json!({"portolan.dev/weight": "7"})).await?;
+    plane.shows("minus.shop", &["10.1.0.9:8080 ready 7 here-a"], SOON).await?;
+    let status = plane.status_text().await?;
+    ensure!(!status.contains("shop/minus"), "it is well now, and status still says:\n{status}");
+    // Its slice stays behind.
+    shop.no_service("letters").await?;
+    eventually("the deleted Service is gone", SOON, || async {
+        Ok((!plane.ask(&["services"]).await?.to_string().contains("letters.shop")).then_some(()))
+    })
+    .await?;
+    Ok(())
+}
+
+async fn away(lab: Lab) -> anyhow::Result<()> {
+    let mut server = lab.api_server("one").await?;
+    let shop = Writer::new(server.client().await?, "shop").await?;
+    one_service(&shop).await?;
+    let plane = Plane::start(&lab.folder, &Serve::alone(&lab.folder, server.kubeconfig(), &[])?).await?;
+    let stands = ["10.1.0.1:8080 ready 1 here-a"];
+    plane.shows("a.shop", &stands, SOON).await?;
+    server.kill().await?;
+    let told = "status says how long it has been away";
+    eventually(told, SOON, || async {
+        let status = plane.status_text().await?;
+        Ok(status.contains("not everything can be seen for").then_some(()))
+    })
+    .await?;
+    ensure!(plane.is_ready().await, "it is not ready any more");
+    plane.shows("a.shop", &stands, SOON).await?;
+    server.start_again().await?;
+    // The server's watch cache is empty: what the control plane knows is too old for it.
+    let shop = Writer::new(server.client().await?, "shop").await?;
+    shop.slice("a-2", "a", json!([{"port": 8080}]), &[endpoint("10.1.0.2", "here-b")]).await?;
+    plane.shows("a.shop", &[stands[0], "10.1.0.2:8080 ready 1 here-b"], Duration::from_secs(30)).await?;
+    eventually("status has nothing to say of it", SOON, || async {
+        Ok((!plane.status_text().await?.contains("not everything")).then_some(()))
+    })
+    .await
+}
+
+async fn forbidden(lab: Lab) -> anyhow::Result<()> {
+    let server = lab.api_server("one").await?;
+    let admin = server.client().await?;
+    one_service(&Writer::new(admin.clone(), "shop").await?).await?;
+    let read = json!(["get", "list", "watch"]);
+    let services = json!({"apiGroups": [""], "resources": ["services"], "verbs": read});
+    let slices = json!({"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": read});
+    allow(&admin, "portolan", json!([services])).await?;
+    let kubeconfig = server.kubeconfig_of(Some("portolan"), server.address())?;
+    let plane = Plane::start_unready(&lab.folder, &Serve::alone(&lab.folder, &kubeconfig, &[])?)?;
+    eventually("status names EndpointSlices", Duration::from_secs(30), || async {
+        Ok(plane.status_text().await?.contains("endpointslices.discovery.k8s.io are forbidden").then_some(()))
+    })
+    .await?;
+    ensure!(!plane.is_ready().await, "it is ready without any EndpointSlice");
+    allow(&admin, "portolan", json!([services, slices])).await?;
+    plane.shows("a.shop", &["10.1.0.1:8080 ready 1 here-a"], Duration::from_secs(30)).await?;
+    ensure!(plane.is_ready().await, "services do without Nodes");
+    let status = plane.status_text().await?;
+    ensure!(status.contains("nodes are forbidden: allow get, list and watch by RBAC"), "{status}");
+    let nodes = json!({"apiGroups": [""], "resources": ["nodes"], "verbs": read});
+    allow(&admin, "portolan", json!([services, slices, nodes])).await?;
+    eventually("status has nothing to say of Nodes", Duration::from_secs(30), || async {
+        Ok((!plane.status_text().await?.contains("forbidden")).then_some(()))
+    })
+    .await
+}
+
+async fn faults(lab: Lab) -> anyhow::Result<()> {
+    let server = lab.api_server("one").await?;
+    let shop = Writer::new(server.client().await?, "shop").await?;
+    one_service(&shop).await?;
+    // Two pages and a bit of them.
+    let more = (0..1_050_u16).map(|index| {
+        let shop = &shop;
+        async move {
+            let address = format!("10.1.{}.{}", 1 + index / 200, 1 + index % 200);
+            shop.slice(&format!("b-{index}"), "b", json!([{"port": 8080}]), &[endpoint(&address, "here-a")]).await
+        }
+    });
+    stream::iter(more).buffer_unordered(16).try_collect::<()>().await?;
+    let proxy = Proxy::start(server.client().await?)?;
+    proxy.refuse(3);
+    proxy.expire_pages(1);
+    let serve = Serve::alone(&lab.folder, &proxy.kubeconfig(&lab.folder)?, &[])?;
+    let plane = Plane::start(&lab.folder, &serve).await?;
+    let (refused, expired, pages) = proxy.left();
+    ensure!((refused, expired) == (0, 0) && pages >= 3, "no fault came: {refused} and {expired} left, {pages} pages");
+    plane.shows("a.shop", &["10.1.0.1:8080 ready 1 here-a"], SOON).await?;
+    proxy.truncate();
+    shop.slice("a-1", "a", json!([{"port": 8080}]), &[endpoint("10.1.0.2", "here-b")]).await?;
+    plane.shows("a.shop", &["10.1.0.2:8080 ready 1 here-b"], Duration::from_secs(30)).await?;
+    proxy.refuse(2);
+    proxy.truncate();
+    shop.slice("a-1", "a", json!([{"port": 8080}]), &[endpoint("10.1.0.3", "here-b")]).await?;
+    plane.shows("a.shop", &["10.1.0.3:8080 ready 1 here-b"], Duration::from_secs(30)).await
+}
+
+async fn hangs(lab: Lab) -> anyhow::Result<()> {
+    let server = lab.api_server("one").await?;
+    let shop = Writer::new(server.client().await?, "shop").await?;
+    one_service(&shop).await?;
+    let proxy = Proxy::start(server.client().await?)?;
+    let serve = Serve::alone(&lab.folder, &proxy.kubeconfig(&lab.folder)?, &[])?;
+    let plane = Plane::start(&lab.folder, &serve).await?;
+    plane.shows("a.shop", &["10.1.0.1:8080 ready 1 here-a"], SOON).await?;
+    proxy.hang();
+    shop.slice("a-1", "a", json!([{"port": 8080}]), &[endpoint("10.1.0.2", "here-b")]).await?;
+    let noticed = plane.shows("a.shop", &["10.1.0.2:8080 ready 1 here-b"], Duration::from_secs(60)).await;
+    noticed.context("the watches that hang were not given up")
+}
