@@ -77,7 +77,7 @@ struct List {
     #[arg(long, value_parser = kind)]
     kind: Option<&'static str>,
     /// In this namespace alone
-    #[arg(long = "in", value_name = "NAMESPACE")]
+    #[arg(id = "in", long = "in", value_name = "NAMESPACE")]
     namespace: Option<String>,
     /// Reads through the leader: sees every write that was acknowledged before
     #[arg(long)]
