@@ -40,6 +40,7 @@ use crate::source::damped;
 use crate::source::files::{FilesError, FilesSource};
 use crate::source::kube::KubeSource;
 use crate::topology_file::{TopologyError, TopologyFile, TopologyStatus};
+use crate::xds::csds::ClientStatus;
 use crate::xds::server::{XdsServer, transport};
 
 /// How long open streams may go on after the end was asked for.
@@ -312,6 +313,7 @@ fn serve_xds<H: Health>(
 ) -> AbortOnDropHandle<()> {
     let incoming = Incoming::new(listener, rule, refusals);
     let services = transport().add_service(server.aggregated()).add_service(server.endpoints());
+    let services = services.add_service(ClientStatus::new(server.clients().clone()).service());
     let router = services.add_service(loads.clone().service()).add_service(health.clone());
     let served = router.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
     AbortOnDropHandle::new(tokio::spawn(async move {

@@ -5,6 +5,7 @@
 
 pub mod clients;
 pub mod counters;
+pub mod csds;
 pub mod delta;
 mod inbox;
 mod open;
