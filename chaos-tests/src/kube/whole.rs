@@ -68,7 +68,8 @@ async fn lives_through(lab: Lab) -> anyhow::Result<()> {
     for (index, (cluster, _, zone)) in CLUSTERS.iter().enumerate() {
         let server = lab.api_server(cluster).await?;
         let network = 10 + u8::try_from(index).unwrap_or(0);
-        let logs = lab.folder.clone();
+        let logs = lab.folder.join(format!("pods-{cluster}"));
+        fs::create_dir_all(&logs).context("cannot make a folder for logs")?;
         let mut pods = Pods::new(server.client().await?, ("checkout", "shop"), network, &[*zone], logs).await?;
         pods.add(PODS).await?;
         let plane = Plane::start_unready(&lab.folder, &serve(cluster, index, &file, &certs, server.kubeconfig()))?;

@@ -383,8 +383,10 @@ fn end_asked() -> std::io::Result<impl Future<Output = ()>> {
 /// The log goes to standard error: standard output is for what was asked for. A second start in one process keeps the
 /// first one's log.
 fn start_log(log: Log) {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,openraft=warn,sled=warn,chitchat=warn"));
+    // The Kubernetes client tells of every try; what comes of them is told once, where it matters.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        EnvFilter::new("info,openraft=warn,sled=warn,chitchat=warn,kube_client=off,kube_runtime=off")
+    });
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let _ = match log {
