@@ -12,6 +12,7 @@ use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams, WatchEve
 use kube::{Api, Client};
 use serde_json::json;
 
+use super::objects::{Writer, endpoint};
 use super::suite::{Check, Lab, eventually};
 
 pub(super) fn checks() -> Vec<Check> {
@@ -60,13 +61,14 @@ fn gone<T: std::fmt::Debug>(event: Option<kube::Result<WatchEvent<T>>>) -> anyho
 }
 
 async fn compacts(lab: Lab) -> anyhow::Result<()> {
-    let server = lab.api_server_with("one", &["--watch-cache-sizes=configmaps#0"]).await?;
-    let maps: Api<ConfigMap> = Api::namespaced(server.client().await?, "default");
-    let old = maps.create(&PostParams::default(), &map("old")).await?;
-    let version = old.metadata.resource_version.context("no version")?;
-    maps.create(&PostParams::default(), &map("new")).await?;
+    let server = lab.api_server_with("one", &["--watch-cache-sizes=endpointslices.discovery.k8s.io#0"]).await?;
+    let shop = Writer::new(server.client().await?, "shop").await?;
+    shop.slice("a", "a", json!([{"port": 80}]), &[endpoint("10.1.0.1", "z")]).await?;
+    let version = shop.slices().get("a").await?.metadata.resource_version.context("no version")?;
+    shop.slice("a", "a", json!([{"port": 80}]), &[endpoint("10.1.0.2", "z")]).await?;
+    shop.slice("a", "a", json!([{"port": 80}]), &[endpoint("10.1.0.3", "z")]).await?;
     server.compact().await?;
-    let mut watch = maps.watch(&WatchParams::default(), &version).await?.boxed();
+    let mut watch = shop.slices().watch(&WatchParams::default(), &version).await?.boxed();
     gone(watch.next().await)
 }
 

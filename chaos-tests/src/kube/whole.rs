@@ -106,11 +106,10 @@ async fn lives_through(lab: Lab) -> anyhow::Result<()> {
     clusters[1].server.kill().await?;
     answered_by(&clusters[1].client, "east-a").await.context("clients of mid after its loss")?;
     let lost = clusters[1].client.tally();
-    ensure!(
-        lost.failed - before.failed <= LOST_AT_MOST,
-        "more than the calls in flight failed when mid was lost: {:?}",
-        lost.errors
-    );
+    // A call whose connection broke was in flight; any other failure means that a client went on asking the dead.
+    let broken = |error: &&String| error.contains("the connection broke");
+    ensure!(lost.errors.keys().all(|error| broken(&error)), "calls failed after mid was lost: {:?}", lost.errors);
+    ensure!(lost.failed - before.failed <= LOST_AT_MOST, "too many calls failed: {:?}", lost.errors);
     for (index, cluster) in clusters.into_iter().enumerate() {
         let tally: Tally = cluster.client.stop().await;
         ensure!(tally.calls > 300, "{} made only {} calls", CLUSTERS[index].0, tally.calls);
@@ -119,8 +118,8 @@ async fn lives_through(lab: Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Backends answer at once, so hardly a call of 50 a second is in flight; a loaded machine makes a few.
-const LOST_AT_MOST: u64 = 10;
+/// A second's calls: more are not in flight, however loaded the machine is.
+const LOST_AT_MOST: u64 = 50;
 
 fn serve(cluster: &str, index: usize, topology: &Path, certs: &Path, kubeconfig: &Path) -> Serve {
     let flag = |name: &str, path: PathBuf| format!("--{name}={}", path.display());
