@@ -180,7 +180,7 @@ fn of_status(status: &Status) -> Vec<Metric> {
         },
         Metric {
             name: "portolan_cluster_silent_seconds",
-            help: "Seconds since another cluster was last heard",
+            help: "Seconds since another cluster was last heard, of those that are not fresh",
             values: Values::Gauge(heard.collect()),
         },
     ]

@@ -109,7 +109,7 @@ pub struct ClusterShown {
     pub own: bool,
     /// How much its state is trusted.
     pub state: Liveness,
-    /// How long ago it was last heard, in milliseconds; `None`: never, or it is ours.
+    /// How long ago it was last heard, in milliseconds; `None`: it is fresh or ours, or was never heard.
     pub heard_ms: Option<u64>,
     /// Whether everything that it tells has arrived.
     pub complete: bool,

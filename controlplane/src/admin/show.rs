@@ -107,7 +107,11 @@ impl Admin {
             region: inputs.topology.cluster(name).map(|cluster| cluster.region.clone()),
             own: false,
             state: remote.map_or(Liveness::Suspect, |remote| remote.liveness),
-            heard_ms: remote.and_then(|remote| remote.heard).map(milliseconds_since),
+            // A fresh cluster was heard within seconds; the moment that stands here is as old as its last change.
+            heard_ms: remote
+                .filter(|remote| remote.liveness != Liveness::Fresh)
+                .and_then(|remote| remote.heard)
+                .map(milliseconds_since),
             complete: remote.is_some_and(|remote| remote.complete),
             services: remote.map_or(0, |remote| remote.services.len()),
             ready: sum.ready,
