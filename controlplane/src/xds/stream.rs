@@ -308,12 +308,15 @@ impl<V: Wire> State<V> {
     fn flush(&mut self) {
         self.flush_at = None;
         self.timer = None;
+        let before = Kind::ALL.map(|kind| self.protocol.standing(kind).sent);
         self.waiting.extend(self.protocol.flush());
         if !self.waiting.is_empty() {
             self.last_flush = Some(Instant::now());
         }
-        for kind in Kind::ALL {
-            if self.waiting.iter().any(|response| response.kind == kind) {
+        for (kind, before) in Kind::ALL.into_iter().zip(before) {
+            // A client that came back may hold everything, so that there is nothing to send.
+            if self.protocol.standing(kind).sent != before || self.waiting.iter().any(|response| response.kind == kind)
+            {
                 self.note(kind, false);
             }
         }

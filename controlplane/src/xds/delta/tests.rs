@@ -221,6 +221,21 @@ fn names_stand_beside_a_wildcard_and_outlive_it() {
 }
 
 #[test]
+fn a_client_that_came_back_with_everything_is_in_step_without_a_response() {
+    let mut peer = Peer::default();
+    let version = encoded(Kind::Eds, "a", "1").version().to_string();
+    peer.come_back(Kind::Eds, &["a"], &[("a", version)]);
+    peer.set(Kind::Eds, "a", "1");
+    assert_eq!(peer.flush(), NOTHING);
+    let standing = peer.stream.standing(Kind::Eds);
+    assert!(standing.sent.is_some());
+    assert_eq!(standing.sent, standing.accepted);
+    peer.set(Kind::Eds, "a", "2");
+    assert_eq!(peer.flush(), ["EDS a=2"]);
+    assert_ne!(peer.stream.standing(Kind::Eds).sent, standing.accepted);
+}
+
+#[test]
 fn what_the_client_still_holds_is_not_sent_again() {
     let version = |content: &str| encoded(Kind::Eds, "a", content).version().to_string();
     for (held, sent) in [(version("1"), vec![]), (version("0"), vec!["EDS a=1"]), ("nonsense".into(), vec!["EDS a=1"])]

@@ -285,6 +285,7 @@ impl Ledger {
     /// held stays for now.
     pub(in crate::xds) fn take_due(&mut self, keep_absent: bool) -> Vec<Due> {
         let mut due = Vec::new();
+        let mut resumed = false;
         for name in std::mem::take(&mut self.dirty) {
             let Some(entry) = self.entries.get_mut(&name) else { continue };
             if keep_absent && entry.holds_something() && entry.current == Current::Absent {
@@ -301,6 +302,7 @@ impl Ledger {
             };
             if has_it {
                 entry.accepted.clone_from(&now);
+                resumed = true;
             }
             // Back to what the client holds, or to what it refused: nothing to tell.
             let tell = !has_it && (first || now != entry.held);
@@ -311,6 +313,11 @@ impl Ledger {
             if tell {
                 due.push(Due { name, now });
             }
+        }
+        // It took all of this on an earlier stream: nothing goes out that it could answer.
+        if resumed && due.is_empty() && self.last == 0 {
+            self.sent = Some(Version(self.content));
+            self.accepted = self.sent;
         }
         due
     }
