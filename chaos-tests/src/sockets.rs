@@ -27,7 +27,8 @@ pub(crate) fn has(address: IpAddr) -> bool {
     is_free(SocketAddr::new(address, 0))
 }
 
-async fn connect(address: SocketAddr, within: Duration) -> io::Result<TcpStream> {
+/// Connects to `address`.
+pub(crate) async fn connect(address: SocketAddr, within: Duration) -> io::Result<TcpStream> {
     #[expect(clippy::disallowed_methods, reason = "this is the crate's edge to the network")]
     let connecting = TcpStream::connect(address);
     tokio::time::timeout(within, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))

@@ -4,9 +4,13 @@
 //! [`tools`] finds or builds the server, [`namespace`] makes a network of the run's own, [`suite`] runs the checks of the
 //! topics below, each of which gets a [`suite::Lab`] to start [`apiserver::ApiServer`]s in.
 
+mod access;
 mod apiserver;
 mod bench;
 mod calls;
+mod chart;
+mod commands;
+mod kubelet;
 mod namespace;
 mod objects;
 mod plane;
@@ -48,7 +52,8 @@ pub struct Inside {
 
 /// Every check, by topic.
 fn checks() -> Vec<suite::Check> {
-    [server::checks(), source::checks(), whole::checks()].into_iter().flatten().collect()
+    let topics = [server::checks(), source::checks(), whole::checks(), access::checks(), chart::checks()];
+    topics.into_iter().flatten().collect()
 }
 
 /// Gets what the checks need and goes on as [`inside`] in a network of its own. Returns only when there is nothing to
