@@ -34,8 +34,10 @@ pub const FEWEST_CALLS_BEHIND_A_SHARE: usize = 5_000;
 /// The topology file that a scenario names, as written there.
 pub fn topology_path(file: &str, text: &str) -> Result<Option<String>, Diagnostics> {
     let document = documents::parse_one(file, text)?;
-    if let Some(other) = document.kind().filter(|kind| *kind != KIND) {
-        return Err(document.refuse(format!("this is a {other}; expected a {KIND}")));
+    if let Some(other) = document.text_at(&["kind"]).filter(|kind| kind.value != KIND) {
+        let mut report = document.report();
+        report.error(other.span, format!("this is a {}", other.value)).expected(format!("a {KIND}"));
+        report.finish()?;
     }
     Ok(document.text_at(&["spec", "topology"]).map(|path| path.value.to_owned()))
 }

@@ -54,7 +54,7 @@ fn every_builtin_scenario_fits_its_topology_and_names_it() {
 #[test]
 fn a_topology_is_not_a_scenario_and_is_told_so() {
     let refused = topology_path("t.yaml", builtin::TOPOLOGY).unwrap_err();
-    assert_eq!(refused.first().headline(), "t.yaml:2:1: this is a Topology; expected a Scenario");
+    assert_eq!(refused.first().headline(), "t.yaml:7:7: this is a Topology; expected a Scenario");
 }
 
 #[test]
