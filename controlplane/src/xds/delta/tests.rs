@@ -300,6 +300,19 @@ fn a_name_that_comes_back_is_answered_whether_it_was_given_up_or_not() {
 }
 
 #[test]
+fn what_a_client_came_back_with_counts_no_more_once_it_gave_the_name_up() {
+    let mut peer = Peer::default();
+    peer.stream.set_members(Kind::Cds, members(&[]));
+    let version = encoded(Kind::Cds, "a", "1").version().to_string();
+    peer.come_back(Kind::Cds, &["a", "*"], &[("a", version)]);
+    peer.set(Kind::Cds, "a", "1");
+    peer.unsubscribe(Kind::Cds, &["a"]);
+    peer.subscribe(Kind::Cds, &["a"]);
+    peer.set(Kind::Cds, "a", "1");
+    assert_eq!(peer.flush(), ["CDS a=1"]);
+}
+
+#[test]
 fn a_subscription_counts_whatever_its_nonce() {
     let mut peer = Peer::default();
     peer.subscribe(Kind::Eds, &["a"]);

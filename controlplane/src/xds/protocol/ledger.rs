@@ -187,6 +187,10 @@ impl Ledger {
         if entry.leaving {
             entry.leaving = false;
             entry.current = Current::Unknown;
+            // The client may have forgotten it meanwhile: what it once said that it holds says nothing any more.
+            if entry.before != Before::Nothing {
+                entry.before = Before::Something;
+            }
             self.dirty.remove(name);
             return true;
         }
