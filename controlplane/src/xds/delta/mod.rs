@@ -106,7 +106,12 @@ impl Variant for Delta {
         if star(unsubscribe) {
             self.subscription.set_wildcard(false, false, &mut changes);
         } else if star(subscribe) || (kind.is_complete() && first && subscribe.is_empty()) {
+            let new = !self.subscription.is_wildcard();
             self.subscription.set_wildcard(true, false, &mut changes);
+            // What was given up while it was under way comes to the wildcard now: the client must hear if it is gone.
+            for name in self.subscription.ledger.given_up_under_way().into_iter().filter(|_| new) {
+                self.subscription.holds(&name, Before::Something, &mut changes);
+            }
         }
         let nothing = HashMap::new();
         let held = if first { initial_versions } else { &nothing };

@@ -184,6 +184,10 @@ impl Ledger {
             return true;
         };
         entry.named |= named;
+        // Followed already, and nothing sent yet: it must be removed like anything that the client holds.
+        if before != Before::Nothing && entry.considered == Considered::Never && entry.before == Before::Nothing {
+            entry.before = Before::Something;
+        }
         if entry.leaving {
             entry.leaving = false;
             entry.current = Current::Unknown;
@@ -214,6 +218,11 @@ impl Ledger {
         }
     }
 
+    /// Names that went out in a response that is not answered yet, and were forgotten since.
+    pub(in crate::xds) fn given_up_under_way(&self) -> BTreeSet<Arc<str>> {
+        self.unanswered.iter().flat_map(|sent| &sent.forgotten).cloned().collect()
+    }
+
     /// Has the removal of `name` sent, and then follows it no longer. What was never sent needs no removal, unless the
     /// client `waits` to hear of it.
     pub(in crate::xds) fn leave(&mut self, name: &Arc<str>, waits: bool) {
@@ -238,9 +247,10 @@ impl Ledger {
     /// The client wants it anew, whatever it was sent.
     pub(in crate::xds) fn repeat(&mut self, name: &Arc<str>) {
         let Some(entry) = self.entries.get_mut(name) else { return };
+        // What is under way may still come to it.
+        entry.before = if entry.holds_something() { Before::Something } else { Before::Nothing };
         entry.hold(None, &mut self.content);
         entry.considered = Considered::Never;
-        entry.before = Before::Nothing;
         if entry.differs() {
             self.dirty.insert(name.clone());
         }
