@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 
 use super::*;
 
@@ -241,8 +240,7 @@ impl World {
 }
 
 proptest! {
-    // The seed is fixed: about one other history in 5,000 still ends with a name that the client was to refuse and lose.
-    #![proptest_config(ProptestConfig { cases: 256, rng_seed: RngSeed::Fixed(7), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn in_the_end_a_client_holds_what_is_current(steps in steps()) {

@@ -318,8 +318,12 @@ impl Ledger {
                 entry.accepted.clone_from(&now);
                 resumed = true;
             }
-            // Back to what the client holds, or to what it refused: nothing to tell.
-            let tell = !has_it && (first || now != entry.held);
+            // Back to what the client holds, or to what it refused: nothing to tell. What is gone is told in doubt, too.
+            let gone = entry.current == Current::Absent && before != Before::Nothing;
+            let tell = !has_it && (first || gone || now != entry.held);
+            if !tell && now.is_none() {
+                entry.before = before;
+            }
             entry.hold(now.clone(), &mut self.content);
             if entry.leaving {
                 self.entries.remove(&name);
@@ -421,6 +425,10 @@ impl Ledger {
                 entry.rejected = Some(encoded.version());
                 if entry.held.as_ref().map(Encoded::version) == Some(encoded.version()) {
                     entry.hold(entry.accepted.clone(), &mut self.content);
+                    // Of an earlier response it may have taken this name and refused another.
+                    if entry.held.is_none() {
+                        entry.before = Before::Something;
+                    }
                 }
             }
         }
