@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::federation::{Federation, Seen};
 use super::outcome::{CALLS_AT_LEAST, Outcome};
-use super::player::Player;
+use super::player::{Player, TIMEOUT};
 use super::relay::{Relay, Spoiled};
 use super::security::Security;
 use super::subject::TRUST_STORE_PASSWORD;
@@ -251,6 +251,8 @@ impl Play<'_> {
             player.start(self.federation, connection).await?;
         }
         self.until_clients(|now| now.answers() > 20 && now.failures() == 0).await?;
+        // Calls that began while a client was starting end by then.
+        tokio::time::sleep(TIMEOUT).await;
         let before = self.mark();
         clients.spoil(Spoiled::Assignments);
         self.federation.set(&format!("{OWN_ZONE}-1"), Some(Readiness::Unready))?;

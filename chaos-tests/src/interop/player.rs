@@ -29,7 +29,7 @@ use crate::runner::process::{Launch, Process};
 /// Calls a second of each client.
 pub(super) const RATE: f64 = 100.0;
 /// The deadline of a call.
-const TIMEOUT: Duration = Duration::from_secs(3);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A line that a program of ours prints.
 #[derive(Debug, Deserialize)]

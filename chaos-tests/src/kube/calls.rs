@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -66,7 +67,16 @@ pub(super) fn write_bootstrap(
 pub(super) struct RustCalls {
     stop: CancellationToken,
     calls: TaskTracker,
-    seen: Arc<Mutex<(Tally, Zones)>>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// What was seen of calls that ended.
+#[derive(Default)]
+struct Seen {
+    tally: Tally,
+    zones: Zones,
+    /// When each that failed was sent for the last time, and why it failed.
+    failures: Vec<(Instant, String)>,
 }
 
 impl RustCalls {
@@ -87,7 +97,12 @@ impl RustCalls {
                     () = stop.cancelled() => return,
                 }
                 let (caller, seen) = (caller.clone(), Arc::clone(&seen));
-                calls.spawn(async move { count(&seen, caller.call(DEADLINE).await) });
+                calls.spawn(async move {
+                    let begun = Instant::now();
+                    let (answer, attempts) = caller.call_observed(DEADLINE).await;
+                    let sent = attempts.last().map_or(begun, |last| last.at);
+                    seen.lock().count(sent, answer);
+                });
             }
         });
         Ok(started)
@@ -95,12 +110,18 @@ impl RustCalls {
 
     /// Who answered since the last time that this was asked.
     pub(super) fn zones(&self) -> Zones {
-        std::mem::take(&mut self.seen.lock().1)
+        std::mem::take(&mut self.seen.lock().zones)
     }
 
     /// What became of the calls so far.
     pub(super) fn tally(&self) -> Tally {
-        self.seen.lock().0.clone()
+        self.seen.lock().tally.clone()
+    }
+
+    /// Why calls failed that were sent after `then`.
+    pub(super) fn failed_after(&self, then: Instant) -> Vec<String> {
+        let seen = self.seen.lock();
+        seen.failures.iter().filter(|(sent, _)| *sent > then).map(|(_, why)| why.clone()).collect()
     }
 
     /// Calls no more, and waits for the last answer.
@@ -112,17 +133,20 @@ impl RustCalls {
     }
 }
 
-fn count(seen: &Mutex<(Tally, Zones)>, answer: Result<crate::echo::CallReply, tonic::Status>) {
-    let (tally, zones) = &mut *seen.lock();
-    tally.calls += 1;
-    match answer {
-        Ok(reply) => {
-            let zone = reply.backend.split('/').next().unwrap_or_default().to_owned();
-            *zones.entry(zone).or_default() += 1;
-        }
-        Err(status) => {
-            tally.failed += 1;
-            *tally.errors.entry(format!("{:?}: {}", status.code(), status.message())).or_default() += 1;
+impl Seen {
+    fn count(&mut self, sent: Instant, answer: Result<crate::echo::CallReply, tonic::Status>) {
+        self.tally.calls += 1;
+        match answer {
+            Ok(reply) => {
+                let zone = reply.backend.split('/').next().unwrap_or_default().to_owned();
+                *self.zones.entry(zone).or_default() += 1;
+            }
+            Err(status) => {
+                let why = format!("{:?}: {}", status.code(), status.message());
+                self.tally.failed += 1;
+                *self.tally.errors.entry(why.clone()).or_default() += 1;
+                self.failures.push((sent, why));
+            }
         }
     }
 }

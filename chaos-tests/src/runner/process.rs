@@ -98,7 +98,8 @@ impl Launch {
             .stderr(log)
             // A group of its own: Ctrl-C is the runner's, which ends its children in order.
             .process_group(0)
-            .kill_on_drop(true);
+            // A supervisor outlives its drop, to kill its child when the pipe ends.
+            .kill_on_drop(!self.killed_by_pipe);
         Ok(command)
     }
 
@@ -230,5 +231,29 @@ pub(crate) fn tail(log: &Path) -> String {
         Ok(text) if text.trim().is_empty() => "(it wrote nothing)".to_owned(),
         Ok(text) => text.trim_end().to_owned(),
         Err(error) => format!("({}: {error})", log.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A program that says when its standard input has ended, as a supervisor then kills its child.
+    #[tokio::test]
+    async fn a_supervisor_lives_to_see_its_pipe_end_when_it_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let launch = Launch {
+            name: "supervisor".to_owned(),
+            program: "sh".into(),
+            arguments: ["-c", "echo up; cat; echo the pipe has ended"].map(str::to_owned).to_vec(),
+            environment: Vec::new(),
+            log: folder.path().join("log"),
+            killed_by_pipe: true,
+        };
+        let (process, stdout) = launch.start_reading().unwrap();
+        let mut lines = BufReader::new(stdout).lines();
+        assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("up"));
+        drop(process);
+        assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("the pipe has ended"));
     }
 }

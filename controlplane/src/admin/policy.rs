@@ -208,11 +208,15 @@ impl Admin {
     /// topology does not name as a config cluster now.
     fn are_abandoned(&self, set: &PolicySet, change: &PolicyChange, writer: &Owner) -> bool {
         let topology = self.topology.borrow();
-        let owners = change.keys().into_iter().filter_map(|key| set.objects.get(&key)).map(|stored| &stored.owner);
-        owners.filter(|owner| *owner != writer).all(|owner| match owner {
+        let abandoned = |owner: &Owner| match owner {
             Owner::Admin => false,
             Owner::Kubernetes(cluster) => !topology.is_config(cluster),
-        })
+        };
+        let keys = change.keys();
+        let owners = keys.iter().filter_map(|key| set.objects.get(key)).map(|stored| &stored.owner);
+        let mut others = owners.filter(|owner| *owner != writer).peekable();
+        // Nobody's to take over: then nobody's is, whoever writes it meanwhile.
+        others.peek().is_some() && others.all(abandoned)
     }
 
     /// Refuses Drains that would leave a service nothing, and warns of those that say that they know.

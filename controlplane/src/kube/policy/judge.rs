@@ -27,6 +27,11 @@ impl Verdict {
         let reason = if reason == "Owned" { "Conflicted" } else { reason };
         Self::Refused { reason, message: message.into() }
     }
+
+    /// Whether policy takes no writes now, this one or another.
+    pub(super) fn is_read_only(&self) -> bool {
+        matches!(self, Self::Refused { reason: "ReadOnly", .. })
+    }
 }
 
 /// What to do about an object.

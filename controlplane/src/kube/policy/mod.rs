@@ -107,14 +107,22 @@ impl Writer {
         let set = self.admin.federation.policy().set().borrow().clone();
         let cluster = &self.admin.cluster;
         let mut verdicts = BTreeMap::new();
+        // Without a leader each write waits for one in vain: the first tells for all.
+        let mut read_only = None;
         for (key, object) in &objects {
             let read = self.admin.read_object(key, &object.document);
             let read: Read = read.map_err(|refusal| Verdict::refused(refusal.reason(), refusal.to_string()));
             let verdict = match judge(key, read, &set, &topology, cluster) {
                 Judged::Holds => Verdict::Accepted,
                 Judged::Not(verdict) => verdict,
-                Judged::ToWrite(object) => self.write(PolicyChange::Apply(vec![*object])).await,
+                Judged::ToWrite(object) => match &read_only {
+                    Some(verdict) => Verdict::clone(verdict),
+                    None => self.write(PolicyChange::Apply(vec![*object])).await,
+                },
             };
+            if verdict.is_read_only() {
+                read_only = Some(verdict.clone());
+            }
             verdicts.insert(*key, verdict);
         }
         let synced = |key: &str| if key.starts_with("Drain/") { drains.synced } else { policies.synced };
