@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 mod demand;
 mod grpc_health;
+mod grpc_reflection;
 pub mod kube;
 pub mod lrs;
 mod ports;

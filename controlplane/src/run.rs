@@ -24,12 +24,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 use crate::admin::{self, Admin};
 use crate::catalog::{Demand, LiveCatalog, Streams};
 use crate::config::{Config, SourceFrom, TopologyFrom};
 use crate::demand;
-use crate::grpc_health;
 use crate::kube::Stage;
 use crate::lrs::service::LoadReports;
 use crate::lrs::store::LoadStore;
@@ -42,6 +42,7 @@ use crate::source::kube::KubeSource;
 use crate::topology_file::{TopologyError, TopologyFile, TopologyStatus};
 use crate::xds::csds::ClientStatus;
 use crate::xds::server::{XdsServer, transport};
+use crate::{grpc_health, grpc_reflection};
 
 /// How long open streams may go on after the end was asked for.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -61,6 +62,9 @@ pub enum StartError {
     /// The certificate cannot be used.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    /// The description of the gRPC services is damaged.
+    #[error("gRPC reflection cannot start: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
     /// The federation's part cannot start.
     #[error(transparent)]
     Federation(#[from] portolan_federation::StartError),
@@ -279,7 +283,8 @@ pub async fn start(
         xds_refusals: refusals.clone(),
     });
     let load_reports = LoadReports::new(loads, admin.topology.clone(), admin.cluster.clone());
-    let xds_services = (server, load_reports, grpc_health::follow(readiness.clone()).await);
+    let health = grpc_health::follow(readiness.clone()).await;
+    let xds_services = (server, load_reports, health, grpc_reflection::service()?);
     let mut servers = vec![
         serve_xds(&xds_services, xds_listener, rule, refusals.clone(), &shutdown),
         serve_http(admin_listener, admin::router(admin.clone()), &shutdown),
@@ -304,8 +309,8 @@ pub async fn start(
     })
 }
 
-fn serve_xds<H: Health>(
-    (server, loads, health): &(XdsServer, LoadReports, HealthServer<H>),
+fn serve_xds<H: Health, R: ServerReflection>(
+    (server, loads, health, reflection): &(XdsServer, LoadReports, HealthServer<H>, ServerReflectionServer<R>),
     listener: Box<dyn Listener>,
     rule: Rule,
     refusals: Arc<Refusals>,
@@ -315,6 +320,7 @@ fn serve_xds<H: Health>(
     let services = transport().add_service(server.aggregated()).add_service(server.endpoints());
     let services = services.add_service(ClientStatus::new(server.clients().clone()).service());
     let router = services.add_service(loads.clone().service()).add_service(health.clone());
+    let router = router.add_service(reflection.clone());
     let served = router.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
     AbortOnDropHandle::new(tokio::spawn(async move {
         if let Err(error) = served.await {

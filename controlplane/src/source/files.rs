@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use notify::event::{EventKind, ModifyKind, RenameMode};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -15,12 +16,40 @@ use tokio_util::task::AbortOnDropHandle;
 use super::Source;
 use super::folder::{Folder, Listing};
 
-/// A file is read once the folder has been quiet for this long: a write in several parts is seen whole.
+/// Events that may wait while the folder is read. One that finds no room is made up for by those before it.
+const EVENTS: usize = 64;
+/// A file is read once the folder has been quiet for this long: a write in several parts is seen whole. One that was
+/// renamed into its place is whole already.
 const QUIET: Duration = Duration::from_millis(20);
 /// A folder that is never quiet is read this often.
 const NEVER_QUIET: Duration = Duration::from_millis(200);
 /// How often the folder is read without an event.
 const RESCAN: Duration = Duration::from_secs(2);
+
+/// What happened in the folder, as far as it concerns what is read of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Event {
+    /// A file came into its place with all that it holds.
+    Whole,
+    /// Anything else: there may be more to come.
+    Part,
+}
+
+impl Event {
+    fn of(folder: &Path, event: notify::Result<notify::Event>) -> Option<Self> {
+        let Ok(event) = event else { return Some(Self::Part) };
+        let is_beside = |path: &PathBuf| path.parent() == Some(folder) && !is_manifest(path);
+        match event.kind {
+            // Our own reading is an event, too, and `Both` repeats what `From` and `To` said.
+            EventKind::Access(_) | EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => None,
+            // Of any name: a volume of Kubernetes swaps the folder that its files lead to.
+            EventKind::Modify(ModifyKind::Name(RenameMode::To)) => Some(Self::Whole),
+            // A file on its way, under a name that is not read.
+            _ if !event.paths.is_empty() && event.paths.iter().all(is_beside) => None,
+            _ => Some(Self::Part),
+        }
+    }
+}
 
 /// Why the folder cannot be a source.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +76,7 @@ impl FilesSource {
     pub async fn start(folder: PathBuf) -> Result<Self, FilesError> {
         let unreadable = |source| FilesError::Unreadable { folder: folder.clone(), source };
         std::fs::read_dir(&folder).map_err(unreadable)?;
-        let (events, seen) = mpsc::channel(1);
+        let (events, seen) = mpsc::channel(EVENTS);
         // The watch begins before the first look, so that nothing falls between the two.
         let watcher = watch_folder(&folder, &events);
         let mut state = Folder::new(folder.display().to_string());
@@ -69,7 +98,7 @@ impl FilesSource {
 async fn run(
     folder: PathBuf,
     mut state: Folder,
-    (events, mut seen): (mpsc::Sender<()>, mpsc::Receiver<()>),
+    (events, mut seen): (mpsc::Sender<Event>, mpsc::Receiver<Event>),
     mut watcher: Option<RecommendedWatcher>,
     services: watch::Sender<Arc<portolan_topology::service::LocalServices>>,
     status: watch::Sender<Arc<super::SourceStatus>>,
@@ -77,9 +106,15 @@ async fn run(
     let mut inode = identity(&folder);
     loop {
         // `events` is held here, so `seen` never ends.
-        if let Ok(Some(())) = tokio::time::timeout(RESCAN, seen.recv()).await {
+        if let Ok(Some(event)) = tokio::time::timeout(RESCAN, seen.recv()).await {
+            // What has come until now is all read by the next look.
+            let mut whole = event == Event::Whole;
+            while let Ok(event) = seen.try_recv() {
+                whole &= event == Event::Whole;
+            }
             let deadline = Instant::now() + NEVER_QUIET;
-            while let Ok(Some(())) = tokio::time::timeout_at(deadline.min(Instant::now() + QUIET), seen.recv()).await {}
+            let quiet = || deadline.min(Instant::now() + QUIET);
+            while !whole && matches!(tokio::time::timeout_at(quiet(), seen.recv()).await, Ok(Some(_))) {}
         }
         // A folder that was replaced under its name has a new identity, and the old watch is deaf.
         let now = identity(&folder);
@@ -108,12 +143,12 @@ async fn run(
 }
 
 /// Watches the folder; `None` where that cannot be done: the regular look must do.
-fn watch_folder(folder: &Path, events: &mpsc::Sender<()>) -> Option<RecommendedWatcher> {
-    let events = events.clone();
-    let handler = move |event: notify::Result<notify::Event>| {
-        // Our own reading is an event, too. A full channel holds one that will be heard.
-        if !event.is_ok_and(|event| event.kind.is_access()) {
-            let _ = events.try_send(());
+fn watch_folder(folder: &Path, events: &mpsc::Sender<Event>) -> Option<RecommendedWatcher> {
+    let (events, own) = (events.clone(), folder.to_owned());
+    let handler = move |event| {
+        if let Some(event) = Event::of(&own, event) {
+            // A full channel holds some that will be heard.
+            let _ = events.try_send(event);
         }
     };
     let watched = notify::recommended_watcher(handler)
@@ -155,17 +190,21 @@ async fn look(mut state: Folder, folder: PathBuf) -> Folder {
     }
 }
 
-/// Reads every manifest of the folder. Hidden files are left out, as are subfolders.
+/// Whether a file of this name is read. Hidden ones are not.
+fn is_manifest(path: &Path) -> bool {
+    let end = path.extension().and_then(|end| end.to_str());
+    let is_hidden = path.file_name().and_then(|name| name.to_str()).is_none_or(|name| name.starts_with('.'));
+    !is_hidden && matches!(end, Some("yaml" | "yml" | "json"))
+}
+
+/// Reads every manifest of the folder. Subfolders are left out.
 fn list(folder: &Path) -> io::Result<Listing> {
     let mut listing = BTreeMap::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        let is_manifest =
-            path.extension().and_then(|end| end.to_str()).is_some_and(|end| matches!(end, "yaml" | "yml" | "json"));
-        if name.starts_with('.') || !is_manifest {
+        let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|_| is_manifest(&path)) else {
             continue;
-        }
+        };
         match std::fs::read(&path) {
             Ok(bytes) => {
                 listing.insert(name.to_owned(), Ok(bytes));
@@ -263,6 +302,29 @@ endpoints:
         std::fs::create_dir(&folder).unwrap();
         std::fs::write(folder.join("all.yaml"), format!("{SERVICE}---\n{}", slice(false))).unwrap();
         health(&mut source, Some(Health::NotReady)).await;
+    }
+
+    #[test]
+    fn a_file_that_comes_whole_waits_for_nothing_and_others_do() {
+        use notify::event::{AccessKind, CreateKind, DataChange, Flag, RemoveKind};
+
+        let happens = |kind, path: &str| Event::of(Path::new("/m"), Ok(notify::Event::new(kind).add_path(path.into())));
+        let (create, write) =
+            (EventKind::Create(CreateKind::File), EventKind::Modify(ModifyKind::Data(DataChange::Any)));
+        let rename = |mode| EventKind::Modify(ModifyKind::Name(mode));
+        assert_eq!(happens(create, "/m/a.yaml"), Some(Event::Part));
+        assert_eq!(happens(write, "/m/a.json"), Some(Event::Part));
+        assert_eq!(happens(create, "/m/a.yaml.tmp"), None);
+        assert_eq!(happens(write, "/m/.a.yaml"), None);
+        assert_eq!(happens(rename(RenameMode::From), "/m/a.yaml.tmp"), None);
+        assert_eq!(happens(rename(RenameMode::To), "/m/a.yaml"), Some(Event::Whole));
+        assert_eq!(happens(rename(RenameMode::To), "/m/..data"), Some(Event::Whole));
+        assert_eq!(happens(rename(RenameMode::Both), "/m/a.yaml"), None);
+        assert_eq!(happens(rename(RenameMode::From), "/m/a.yaml"), Some(Event::Part));
+        assert_eq!(happens(EventKind::Access(AccessKind::Any), "/m/a.yaml"), None);
+        assert_eq!(happens(EventKind::Remove(RemoveKind::Folder), "/m"), Some(Event::Part));
+        let overflow = notify::Event::new(EventKind::Other).set_flag(Flag::Rescan);
+        assert_eq!(Event::of(Path::new("/m"), Ok(overflow)), Some(Event::Part));
     }
 
     #[tokio::test]

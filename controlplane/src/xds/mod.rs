@@ -7,6 +7,8 @@ pub mod clients;
 pub mod counters;
 pub mod csds;
 pub mod delta;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod inbox;
 mod open;
 pub(crate) mod place;

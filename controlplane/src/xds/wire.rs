@@ -17,8 +17,8 @@ use super::protocol::{Response, Variant};
 use super::sotw::{self, StateOfTheWorld};
 use crate::resources::{Encoded, Kind};
 
-/// A stream keeps no buffer while it is idle; tonic's default of 8 KB each way is more than all else that it has.
-const BUFFER: usize = 0;
+/// What a stream keeps for each way while it is idle; tonic's default of 8 KB is more than all else that it has.
+const BUFFER: usize = 64;
 /// Responses up to this size that are ready together go into one piece.
 const TOGETHER: usize = 16 << 10;
 /// Room for a response's own fields: version, type and nonce.
@@ -127,7 +127,7 @@ impl Wire for Delta {
 }
 
 /// Writes a response. Version (1), type (4) and nonce (5) have the same numbers in both variants.
-fn put<V: Wire>(response: &Response, buffer: &mut impl BufMut) {
+pub(super) fn put<V: Wire>(response: &Response, buffer: &mut impl BufMut) {
     put_text(1, &response.version.to_string(), buffer);
     V::put_resources(response, buffer);
     put_text(4, response.kind.type_url(), buffer);

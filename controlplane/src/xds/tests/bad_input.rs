@@ -36,6 +36,16 @@ async fn more_names_than_are_served_are_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn as_many_names_as_are_served_are_answered() {
+    let plane = Plane::start();
+    let names: Vec<String> = (0..10_000).map(|number| format!("not a name {number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut ads = plane.open().await;
+    ads.subscribe(Kind::Eds, &names).await;
+    assert_eq!(ads.next().await.unwrap().resources.len(), 10_000);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unknown_type_is_left_unanswered_and_the_stream_goes_on() {
     let plane = Plane::start();
     plane.catalog.say("checkout.shop", &served(&["10.0.0.1:80"]));
@@ -175,7 +185,7 @@ async fn frames_that_are_no_requests_end_their_own_stream_alone() {
     for (bytes, code) in [
         (vec![0xff; 64], Code::Internal),
         (vec![0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f], Code::Internal),
-        (vec![0; 5 << 20], Code::OutOfRange),
+        (vec![0; 100 << 20], Code::OutOfRange),
     ] {
         assert_eq!(send_raw(&plane, bytes).await.code(), code);
     }
