@@ -45,6 +45,16 @@ pub struct Config {
     pub metrics: SocketAddr,
 }
 
+/// Which of a cluster's services the other clusters are told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Exporting {
+    /// All of them.
+    #[default]
+    All,
+    /// Those with a ServiceExport, and those in a namespace labelled `portolan.dev/export: "true"`.
+    Declared,
+}
+
 /// Where the topology comes from.
 pub enum TopologyFrom {
     /// A file that is watched.

@@ -1,5 +1,6 @@
 //! The whole control plane: opens its ports, starts each stage, and hands the one's output to the next.
 
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use portolan_federation::net::{Listener, Net};
 use portolan_federation::nodes::Nodes;
 use portolan_federation::tls::{CredentialsError, Incoming, Refusals, Rule};
 use portolan_federation::{Federation, policy};
+use portolan_topology::names::ServicePort;
 use portolan_topology::policy::PolicySet;
 use portolan_topology::service::LocalServices;
 use portolan_topology::topology::Topology;
@@ -31,6 +33,7 @@ use crate::catalog::{Demand, LiveCatalog, Streams};
 use crate::config::{Config, SourceFrom, TopologyFrom};
 use crate::demand;
 use crate::kube::Stage;
+use crate::kube::mcs::exports::{self, Exports};
 use crate::lrs::service::LoadReports;
 use crate::lrs::store::LoadStore;
 use crate::ports::{self, Http, Only, PortError};
@@ -185,7 +188,7 @@ pub async fn start(
     stages.push(Box::new(AbortOnDropHandle::new(tokio::spawn(config.credentials.clone().keep_current()))));
     // Who reads its services from Kubernetes is asked there, too, and writes back.
     let kube_client = match &config.source {
-        SourceFrom::Kube(kube) => Some(kube.client.clone()),
+        SourceFrom::Kube(kube) => Some((kube.client.clone(), kube.exporting)),
         SourceFrom::Files(_) | SourceFrom::Given(_) => None,
     };
     let source = match config.source {
@@ -245,9 +248,15 @@ pub async fn start(
         demand: federation.demand(),
     };
     let standing = federation.policy().standing();
-    federation.publish(told(source.services.clone(), own_demand, topology.clone(), standing));
+    let exports = match &kube_client {
+        Some((client, exporting)) => exports::follow(client, *exporting),
+        None => watch::channel(Arc::new(Exports::everything())).1,
+    };
+    let publish = told(source.services.clone(), exports.clone(), own_demand, topology.clone(), standing);
+    federation.publish(publish);
     let catalog = LiveCatalog::new(config.cluster.clone(), &streams, disk, Timestamp::now());
-    federation.want(catalog.wanted());
+    let (imported, imports) = watch::channel(BTreeSet::new());
+    federation.want(both(catalog.wanted(), imports));
     let shutdown = CancellationToken::new();
     let catalog_task = tokio::spawn(catalog.clone().run(streams, net, shutdown.clone()));
     synced(source.services.clone(), &readiness);
@@ -294,7 +303,7 @@ pub async fn start(
         let only = Only { listener, from, refusals: refusals.clone() };
         servers.push(serve_xds(&xds_services, Box::new(only), Rule::Plain, refusals, &shutdown));
     }
-    let kube = kube_client.map(|client| Stage::start(&admin, &client, &mut kube_rng));
+    let kube = kube_client.map(|(client, _)| Stage::start(&admin, &client, exports, imported, &mut kube_rng));
     Ok(Running {
         addresses,
         readiness,
@@ -355,9 +364,34 @@ fn synced(mut services: watch::Receiver<Arc<LocalServices>>, readiness: &Readine
     });
 }
 
+/// What clients ask for, and what is imported into our Kubernetes.
+fn both(
+    mut asked: watch::Receiver<BTreeSet<ServicePort>>,
+    mut imported: watch::Receiver<BTreeSet<ServicePort>>,
+) -> watch::Receiver<BTreeSet<ServicePort>> {
+    let (slot, receiver) = watch::channel(BTreeSet::new());
+    tokio::spawn(async move {
+        loop {
+            let wanted = asked.borrow_and_update().union(&imported.borrow_and_update()).cloned().collect();
+            slot.send_if_modified(|before| {
+                let changed = *before != wanted;
+                *before = wanted;
+                changed
+            });
+            tokio::select! {
+                () = changed(&mut asked) => {}
+                () = changed(&mut imported) => {}
+                () = slot.closed() => return,
+            }
+        }
+    });
+    receiver
+}
+
 /// What this cluster tells the others.
 fn told(
     mut services: watch::Receiver<Arc<LocalServices>>,
+    mut exports: watch::Receiver<Arc<Exports>>,
     mut demand: watch::Receiver<Arc<Demand>>,
     mut topology: watch::Receiver<Arc<Topology>>,
     mut policy: watch::Receiver<policy::Standing>,
@@ -365,8 +399,10 @@ fn told(
     let (slot, receiver) = watch::channel(Arc::default());
     tokio::spawn(async move {
         loop {
+            let exported = exports.borrow_and_update().clone();
             let local = Local {
-                services: services.borrow_and_update().clone(),
+                services: exported.of(&services.borrow_and_update()),
+                exports: exported.services.clone(),
                 demand: demand.borrow_and_update().as_ref().clone(),
                 topology_hash: topology.borrow_and_update().hash,
                 policy: standing(&policy.borrow_and_update()),
@@ -376,6 +412,7 @@ fn told(
             slot.send_replace(Arc::new(local));
             tokio::select! {
                 () = changed(&mut services) => {}
+                () = changed(&mut exports) => {}
                 () = changed(&mut demand) => {}
                 () = changed(&mut topology) => {}
                 () = changed(&mut policy) => {}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_topology::names::{ClusterName, NodeName, ServiceId, ServicePort, ZoneName};
-use portolan_topology::service::{EndpointCounts, EndpointsByZone, LocalServices, Port};
+use portolan_topology::service::{EndpointCounts, EndpointsByZone, Export, LocalServices, Port};
 use portolan_topology::view::Liveness;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -15,6 +15,8 @@ use tokio::time::Instant;
 pub struct Local {
     /// Its services, as its source shows them.
     pub services: Arc<LocalServices>,
+    /// What is to be said of those of them that its Kubernetes exports.
+    pub exports: Arc<BTreeMap<ServiceId, Export>>,
     /// First attempts per second of its clients, by service and source zone, quantised by the one who measures.
     pub demand: BTreeMap<(ServiceId, Option<ZoneName>), f64>,
     /// The content hash of the topology it runs.
@@ -85,6 +87,8 @@ pub struct RemoteService {
     pub ports: Vec<Port>,
     /// Facts by zone.
     pub zones: BTreeMap<Option<ZoneName>, Fact>,
+    /// What its cluster's Kubernetes says of it, if it exports it.
+    pub export: Option<Export>,
 }
 
 /// The gossiped fact of one service in one zone of one cluster.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use portolan_topology::names::ClusterName;
-use portolan_topology::service::{EndpointCounts, Port};
+use portolan_topology::service::{EndpointCounts, Export, ExportedPort, Port};
 use portolan_topology::view::Liveness;
 use tokio::time::Instant;
 
@@ -28,7 +28,7 @@ pub(crate) fn cluster(name: &ClusterName, facts: &Facts, liveness: Liveness, hea
         services: BTreeMap::new(),
         demand: BTreeMap::new(),
     };
-    let none = || RemoteService { ports: Vec::new(), zones: BTreeMap::new() };
+    let none = || RemoteService { ports: Vec::new(), zones: BTreeMap::new(), export: None };
     for (key, body) in facts.live() {
         match (key, body) {
             (Key::Fact(service, zone), Body::Counts(counts)) => {
@@ -36,7 +36,9 @@ pub(crate) fn cluster(name: &ClusterName, facts: &Facts, liveness: Liveness, hea
                 service.zones.insert(zone.clone(), fact(counts));
             }
             (Key::Ports(service), Body::Ports(ports)) => {
-                cluster.services.entry(service.clone()).or_insert_with(none).ports = self::ports(ports);
+                let service = cluster.services.entry(service.clone()).or_insert_with(none);
+                service.ports = self::ports(ports);
+                service.export = ports.export.as_ref().map(export);
             }
             (Key::Demand(service, zone), Body::Demand(demand)) if demand.requests_per_second.is_finite() => {
                 cluster.demand.insert((service.clone(), zone.clone()), demand.requests_per_second.max(0.0));
@@ -72,6 +74,20 @@ fn fact(counts: &proto::Counts) -> Fact {
 fn ports(ports: &proto::Ports) -> Vec<Port> {
     let port = |port: &proto::Port| Some(Port { number: u16::try_from(port.number).ok()?, name: port.name.clone() });
     ports.ports.iter().filter_map(port).collect()
+}
+
+fn export(export: &proto::Export) -> Export {
+    let port = |port: &proto::ExportedPort| {
+        let number = u16::try_from(port.number).ok()?;
+        let (name, protocol, app_protocol) = (port.name.clone(), port.protocol.clone(), port.app_protocol.clone());
+        Some(ExportedPort { number, name, protocol, app_protocol })
+    };
+    Export {
+        since: export.since_seconds,
+        headless: export.headless,
+        affinity: export.affinity_seconds,
+        ports: export.ports.iter().filter_map(port).collect(),
+    }
 }
 
 fn policy(policy: &proto::Policy) -> Option<PolicyStanding> {

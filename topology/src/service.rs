@@ -69,6 +69,33 @@ impl LocalService {
     }
 }
 
+/// What a cluster says of a service that it exports to the others (KEP-1645): what they make a ServiceImport of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Export {
+    /// When the export was made, in seconds since 1970 by its own API server: of exports that contradict each other the
+    /// oldest holds.
+    pub since: i64,
+    /// Whether its endpoints are resolved one by one.
+    pub headless: bool,
+    /// For how many seconds a client address sticks to an endpoint, if it does.
+    pub affinity: Option<u32>,
+    /// Its ports, in the Service's order.
+    pub ports: Vec<ExportedPort>,
+}
+
+/// A port of an exported service.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ExportedPort {
+    /// The Service's port number.
+    pub number: u16,
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    /// What is spoken over it, if the Service says.
+    pub app_protocol: Option<String>,
+}
+
 /// Everything that a source knows, as one immutable snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LocalServices {

@@ -60,7 +60,8 @@ pub(super) fn inputs(ready: &[&str], failed: &[&str]) -> Inputs {
             version: (1, 1),
             topology_hash: None,
             policy: None,
-            services: [(id.clone(), RemoteService { ports: ports.clone(), zones: BTreeMap::new() })].into(),
+            services: [(id.clone(), RemoteService { ports: ports.clone(), zones: BTreeMap::new(), export: None })]
+                .into(),
             demand: BTreeMap::new(),
         });
         let fact = Fact { endpoints: EndpointCounts { total: 1, ready: 1, ..Default::default() }, ..Fact::default() };

@@ -22,7 +22,7 @@ use rand::rngs::StdRng;
 use tracing_subscriber::EnvFilter;
 
 use super::{Failure, output};
-use crate::config::{Config, Network, PlaintextPort, SourceFrom, TopologyFrom, XdsPort};
+use crate::config::{Config, Exporting, Network, PlaintextPort, SourceFrom, TopologyFrom, XdsPort};
 use crate::kube::client::{self as kube_client, Access};
 use crate::kube::lease::{Claim, Timing};
 use crate::publishing::{self, PublisherFrom};
@@ -117,6 +117,9 @@ pub(super) struct Serve {
     /// The networks that may use the plain-text port
     #[arg(long, env = "PORTOLAN_XDS_PLAINTEXT_FROM", value_name = "CIDR", value_delimiter = ',')]
     xds_plaintext_from: Vec<Network>,
+    /// Which services the other clusters are told of
+    #[arg(long, env = "PORTOLAN_EXPORT", value_enum, default_value_t = Export::All)]
+    export: Export,
     /// How the log on standard error is written; RUST_LOG filters it
     #[arg(long, env = "PORTOLAN_LOG", value_enum, default_value_t = Log::Text)]
     log: Log,
@@ -182,6 +185,14 @@ enum ClientCerts {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Export {
+    /// All of them
+    All,
+    /// Those with a ServiceExport, and those in a namespace labelled portolan.dev/export=true
+    Declared,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Log {
     Text,
     Json,
@@ -211,6 +222,9 @@ impl Serve {
                 .into());
         }
         self.check_nodes()?;
+        if of_files && self.export == Export::Declared {
+            return Err("--export declared is for --source kube: the API server says what is exported".into());
+        }
         let given = [&self.tls_cert, &self.tls_key, &self.tls_ca].iter().filter(|file| file.is_some()).count();
         if self.dev {
             return self.check_dev(given);
@@ -324,7 +338,11 @@ impl Serve {
         }
         let name = self.kube_context.as_ref().map_or_else(|| "kube".to_owned(), |context| format!("kube:{context}"));
         let kube = KubeConfig::new(self.kubernetes().await?, name);
-        Ok(SourceFrom::Kube(KubeConfig { pods: self.watch_pods, ..kube }))
+        let exporting = match self.export {
+            Export::All => Exporting::All,
+            Export::Declared => Exporting::Declared,
+        };
+        Ok(SourceFrom::Kube(KubeConfig { pods: self.watch_pods, exporting, ..kube }))
     }
 
     async fn publisher(&self) -> Result<PublisherFrom, Failure> {

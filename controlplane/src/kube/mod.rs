@@ -5,9 +5,11 @@
 //! goes.
 
 pub mod client;
+mod conditions;
 pub mod crd;
 pub mod events;
 pub mod lease;
+pub(crate) mod mcs;
 pub(crate) mod mirror;
 pub(crate) mod policy;
 mod stage;

@@ -1,15 +1,19 @@
 //! What a node does in its cluster's Kubernetes, from start to end.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kube::Client;
+use portolan_topology::names::ServicePort;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
+use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::events::Events;
 use super::lease::{Claim, Lease, Timing};
-use super::policy;
+use super::mcs::exports::Exports;
+use super::{mcs, policy};
 use crate::admin::Admin;
 
 /// The Lease of the node that writes for its cluster.
@@ -22,15 +26,25 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Starts it. The Lease is in the client's namespace.
-    pub(crate) fn start(admin: &Arc<Admin>, client: &Client, rng: &mut StdRng) -> Self {
+    /// Starts it. The Lease is in the client's namespace; `wanted` takes the endpoint lists that are needed for what is
+    /// written.
+    pub(crate) fn start(
+        admin: &Arc<Admin>,
+        client: &Client,
+        exports: watch::Receiver<Arc<Exports>>,
+        wanted: watch::Sender<BTreeSet<ServicePort>>,
+        rng: &mut StdRng,
+    ) -> Self {
         let identity = format!("{}-{:08x}", admin.node, rng.random::<u32>());
         let events = Events::start(client.clone(), identity.clone());
         let namespace = client.default_namespace().to_owned();
         let claim = Claim { namespace, name: LEASE.to_owned(), identity, timing: Timing::default() };
         let lease = Lease::start(client.clone(), claim);
-        let policy = policy::run(admin.clone(), client.clone(), lease.standing(), events);
-        Self { lease, tasks: vec![AbortOnDropHandle::new(tokio::spawn(policy))] }
+        let policy = policy::run(admin.clone(), client.clone(), lease.standing(), events.clone());
+        let inputs = mcs::writer::Inputs { admin: admin.clone(), client: client.clone(), exports, events, wanted };
+        let services = mcs::writer::run(inputs, lease.standing());
+        let tasks = vec![tokio::spawn(policy), tokio::spawn(services)];
+        Self { lease, tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect() }
     }
 
     /// Ends it: nothing is written any more, then the Lease is given up.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use portolan_topology::names::ServiceId;
-use portolan_topology::service::{EndpointCounts, LocalServices};
+use portolan_topology::service::{EndpointCounts, Export, ExportedPort, LocalServices};
 
 use super::key::Key;
 use super::value::{FORMAT, ServiceStamp, Sum, Version};
@@ -64,7 +64,7 @@ impl Publisher {
     pub(crate) fn update(&mut self, local: &Local) -> Vec<Outgoing> {
         let mut now = BTreeMap::from([(Key::About, about(local))]);
         if local.services.synced {
-            facts(&local.services, &mut now);
+            facts(local, &mut now);
             for ((service, zone), rate) in &local.demand {
                 let demand = proto::Demand { requests_per_second: *rate };
                 now.insert(Key::Demand(service.clone(), zone.clone()), Body::Demand(demand));
@@ -139,12 +139,30 @@ fn about(local: &Local) -> Body {
     Body::About(proto::About { topology_hash: local.topology_hash, policy, failed: local.failed })
 }
 
+fn export(export: &Export) -> proto::Export {
+    let port = |port: &ExportedPort| proto::ExportedPort {
+        number: port.number.into(),
+        name: port.name.clone(),
+        protocol: port.protocol.clone(),
+        app_protocol: port.app_protocol.clone(),
+    };
+    proto::Export {
+        since_seconds: export.since,
+        headless: export.headless,
+        affinity_seconds: export.affinity,
+        ports: export.ports.iter().map(port).collect(),
+    }
+}
+
 /// A service's facts count its first port's endpoints: the pods behind its other ports are the same.
-fn facts(services: &LocalServices, now: &mut BTreeMap<Key, Body>) {
-    for (id, service) in &services.services {
+fn facts(local: &Local, now: &mut BTreeMap<Key, Body>) {
+    for (id, service) in &local.services.services {
         let ports = service.ports.iter();
         let ports = ports.map(|port| proto::Port { number: port.number.into(), name: port.name.clone() }).collect();
-        now.insert(Key::Ports(id.clone()), Body::Ports(proto::Ports { ports }));
+        now.insert(
+            Key::Ports(id.clone()),
+            Body::Ports(proto::Ports { ports, export: local.exports.get(id).map(export) }),
+        );
         let first = service.ports.first().and_then(|port| service.endpoints.get(&port.number));
         for (zone, endpoints) in first.into_iter().flatten() {
             let counts = EndpointCounts::of(endpoints);

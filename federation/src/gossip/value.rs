@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn a_value_that_would_never_replicate_is_refused() {
         let port = |n| proto::Port { number: n, name: Some("a-name-of-some-length".into()) };
-        let value = value(Body::Ports(proto::Ports { ports: (0..1000).map(port).collect() }));
+        let value = value(Body::Ports(proto::Ports { ports: (0..1000).map(port).collect(), export: None }));
         let error = encode(&Key::About, &value).unwrap_err();
         assert!(matches!(error, ValueError::TooLong { len, .. } if len > MAX_LEN), "{error}");
     }

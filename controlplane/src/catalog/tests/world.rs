@@ -104,6 +104,7 @@ pub(in crate::catalog) fn facts(endpoints: &EndpointsByZone) -> RemoteService {
     RemoteService {
         ports: vec![Port { number: 80, name: Some("grpc".to_owned()) }],
         zones: endpoints.iter().map(|(zone, endpoints)| (zone.clone(), fact(endpoints))).collect(),
+        export: None,
     }
 }
 

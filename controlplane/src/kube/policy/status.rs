@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use super::super::conditions::dated;
 use super::judge::Verdict;
 
 /// What only people who ask a control plane are told: it is in no status.
@@ -36,23 +37,6 @@ pub(super) fn of(
     status.insert("clusters".to_owned(), clusters);
     let status = Value::Object(status);
     (status != *before).then_some(status)
-}
-
-/// A condition with what the API wants of each. It keeps its time while its status stays.
-fn dated(mut condition: Value, generation: Option<i64>, before: &Value, now: Timestamp) -> Value {
-    let same = |old: &&Value| old["type"] == condition["type"] && old["status"] == condition["status"];
-    let since = before.as_array().and_then(|before| before.iter().find(same));
-    let since = since.map(|old| old["lastTransitionTime"].clone()).filter(Value::is_string);
-    // An API server writes whole seconds.
-    let now = now.round(jiff::Unit::Second).unwrap_or(now);
-    condition["lastTransitionTime"] = since.unwrap_or_else(|| now.to_string().into());
-    if condition["message"].is_null() {
-        condition["message"] = "".into();
-    }
-    if let Some(generation) = generation {
-        condition["observedGeneration"] = generation.into();
-    }
-    condition
 }
 
 /// A cluster that has the object's revision has it, however many revisions of other objects it has applied since: the

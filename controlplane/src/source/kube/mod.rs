@@ -23,6 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::state::State;
 use super::{Source, SourceStatus};
+use crate::config::Exporting;
 
 /// How many changes are taken together when more are waiting: a relist is one.
 const AT_ONCE: usize = 1024;
@@ -39,20 +40,23 @@ pub struct KubeConfig {
     /// How long one watch lasts before it is renewed where it ended. One that is silent a little longer is taken for
     /// dead, so this is how soon a connection that hangs half open is noticed.
     pub renew: Duration,
+    /// Which of the services that it shows the other clusters are told of.
+    pub exporting: Exporting,
 }
 
 impl KubeConfig {
     /// With what suits nearly everybody.
     #[must_use]
     pub fn new(client: Client, name: String) -> Self {
-        Self { client, name, pods: false, renew: Duration::from_secs(30) }
+        Self { client, name, pods: false, renew: Duration::from_secs(30), exporting: Exporting::All }
     }
 }
 
 impl fmt::Debug for KubeConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client: _, name, pods, renew } = self;
-        f.debug_struct("KubeConfig").field("name", name).field("pods", pods).field("renew", renew).finish()
+        let Self { client: _, name, pods, renew, exporting } = self;
+        let mut written = f.debug_struct("KubeConfig");
+        written.field("name", name).field("pods", pods).field("renew", renew).field("exporting", exporting).finish()
     }
 }
 
