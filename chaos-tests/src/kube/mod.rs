@@ -11,10 +11,13 @@ mod calls;
 mod chart;
 mod commands;
 mod kubelet;
+mod lease;
+mod mcs;
 mod namespace;
 mod objects;
 mod plane;
 mod pods;
+mod policy;
 mod proxy;
 mod server;
 mod source;
@@ -52,7 +55,16 @@ pub struct Inside {
 
 /// Every check, by topic.
 fn checks() -> Vec<suite::Check> {
-    let topics = [server::checks(), source::checks(), whole::checks(), access::checks(), chart::checks()];
+    let topics = [
+        server::checks(),
+        lease::checks(),
+        policy::checks(),
+        mcs::checks(),
+        source::checks(),
+        whole::checks(),
+        access::checks(),
+        chart::checks(),
+    ];
     topics.into_iter().flatten().collect()
 }
 
