@@ -102,8 +102,13 @@ async fn follow<K, T>(
                 true
             }
             Err(error) => {
-                if !failing {
-                    tracing::warn!(%what, %error, "the watch fails; the last state stands");
+                match &error {
+                    _ if failing => {}
+                    // A kind whose definition is not installed: it may come.
+                    watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404 => {
+                        tracing::info!(%what, "the API server has no such kind; it is asked again");
+                    }
+                    error => tracing::warn!(%what, %error, "the watch fails; the last state stands"),
                 }
                 false
             }

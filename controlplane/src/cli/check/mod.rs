@@ -176,11 +176,8 @@ impl Check {
         if let Some(account) = cluster::account(&pods) {
             let who = Who::Account(namespace, &account);
             let mend = "helm upgrade with rbac.create=true, or bind these to it";
-            let mut rights = permissions::CONTROL_PLANE.to_vec();
-            if pods.len() > 1 {
-                rights.extend(permissions::SEVERAL_NODES);
-            }
-            report.findings.push(permissions::check(client, "rights", who, &rights, namespace, mend).await);
+            let rights = permissions::CONTROL_PLANE;
+            report.findings.push(permissions::check(client, "rights", who, rights, namespace, mend).await);
         }
         let running =
             pods.iter().filter(|pod| pod.status.as_ref().and_then(|it| it.phase.as_deref()) == Some("Running"));

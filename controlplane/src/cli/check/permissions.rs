@@ -63,10 +63,20 @@ pub(super) const CONTROL_PLANE: &[Right] = &[
     everywhere("patch", "portolan.dev", "drains/status"),
     everywhere("create", "events.k8s.io", "events"),
     everywhere("patch", "events.k8s.io", "events"),
-];
-
-/// What several nodes need besides: which of them publishes.
-pub(super) const SEVERAL_NODES: &[Right] = &[
+    everywhere("list", "", "namespaces"),
+    everywhere("watch", "", "namespaces"),
+    everywhere("list", "multicluster.x-k8s.io", "serviceexports"),
+    everywhere("watch", "multicluster.x-k8s.io", "serviceexports"),
+    everywhere("patch", "multicluster.x-k8s.io", "serviceexports/status"),
+    everywhere("list", "multicluster.x-k8s.io", "serviceimports"),
+    everywhere("watch", "multicluster.x-k8s.io", "serviceimports"),
+    everywhere("create", "multicluster.x-k8s.io", "serviceimports"),
+    everywhere("patch", "multicluster.x-k8s.io", "serviceimports"),
+    everywhere("delete", "multicluster.x-k8s.io", "serviceimports"),
+    everywhere("patch", "multicluster.x-k8s.io", "serviceimports/status"),
+    everywhere("create", "discovery.k8s.io", "endpointslices"),
+    everywhere("patch", "discovery.k8s.io", "endpointslices"),
+    everywhere("delete", "discovery.k8s.io", "endpointslices"),
     inside("get", "coordination.k8s.io", "leases"),
     inside("create", "coordination.k8s.io", "leases"),
     inside("update", "coordination.k8s.io", "leases"),
@@ -163,7 +173,7 @@ mod tests {
     use serde_json::Value;
 
     const LEAST: &str = include_str!("../../../../deploy/helm/golden/least.yaml");
-    /// Three nodes, which watch Pods.
+    /// Watches Pods.
     const FULL: &str = include_str!("../../../../deploy/helm/golden/full.yaml");
 
     /// What the roles of a rendering give: whether in the namespace alone, group, resource, verb.
@@ -198,7 +208,7 @@ mod tests {
         };
         assert_eq!(granted(LEAST), CONTROL_PLANE.iter().map(checked).collect());
         let pods = [everywhere("list", "", "pods"), everywhere("watch", "", "pods")];
-        let all = CONTROL_PLANE.iter().chain(SEVERAL_NODES).chain(&pods);
+        let all = CONTROL_PLANE.iter().chain(&pods);
         assert_eq!(granted(FULL), all.map(checked).collect());
     }
 }

@@ -200,7 +200,9 @@ fn slices(seen: &Seen<'_>, plan: &mut Plan, id: &ServiceId, exported: &Exported<
         return;
     }
     for port in ports {
-        let Some(own) = exported.export.ports.iter().find(|own| own.name == port.name) else { continue };
+        // Endpoints are known of TCP ports alone.
+        let same = |own: &&ExportedPort| own.name == port.name && own.protocol == "TCP" && port.protocol == "TCP";
+        let Some(own) = exported.export.ports.iter().find(same) else { continue };
         let endpoints = if cluster == seen.cluster {
             seen.local.services.get(id).and_then(|service| service.endpoints.get(&own.number))
         } else {
@@ -213,8 +215,8 @@ fn slices(seen: &Seen<'_>, plan: &mut Plan, id: &ServiceId, exported: &Exported<
         };
         for (group, members) in groups(endpoints) {
             for (number, members) in members.chunks(PER_SLICE).enumerate() {
-                let slice = slice(id, cluster, port, &group, number, members);
-                let name = slice["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+                let name = slice_name(id, cluster, own.number, &group, number);
+                let slice = slice(&name, id, cluster, port, &group, members);
                 plan.slices.insert((id.namespace().to_owned(), name), slice);
             }
         }
@@ -239,16 +241,25 @@ fn groups(endpoints: &EndpointsByZone) -> BTreeMap<(bool, u16), Vec<Member<'_>>>
     groups
 }
 
+/// The family of a group's addresses.
+fn family(ipv6: bool) -> &'static str {
+    if ipv6 { "IPv6" } else { "IPv4" }
+}
+
+/// A name that no other slice has: neither a service's name nor a cluster's has a dot, and a cluster's export has a
+/// number once.
+fn slice_name(id: &ServiceId, cluster: &ClusterName, port: u16, (ipv6, target): &(bool, u16), number: usize) -> String {
+    format!("{}.{cluster}.{port}-{target}-{}-{number}", id.name(), family(*ipv6).to_lowercase())
+}
+
 fn slice(
+    name: &str,
     id: &ServiceId,
     cluster: &ClusterName,
     port: &ExportedPort,
     (ipv6, target): &(bool, u16),
-    number: usize,
     members: &[Member<'_>],
 ) -> Value {
-    let family = if *ipv6 { "IPv6" } else { "IPv4" };
-    let name = format!("{}-{cluster}-{}-{target}-{}-{number}", id.name(), port.number, family.to_lowercase());
     let endpoints: Vec<Value> = members
         .iter()
         .map(|(endpoint, zone)| {
@@ -275,7 +286,7 @@ fn slice(
             "namespace": id.namespace(),
             "labels": {SOURCE_CLUSTER: cluster.as_str(), SERVICE_NAME: id.name(), SLICE_MANAGED_BY: US},
         },
-        "addressType": family,
+        "addressType": family(*ipv6),
         "ports": [port_of(port, *target)],
         "endpoints": endpoints,
     })

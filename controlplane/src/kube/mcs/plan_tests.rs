@@ -140,7 +140,7 @@ fn every_cluster_s_endpoints_are_there_under_its_name() {
     world.exports("use1-b", export(6, 80), &["10.0.1.1:8080", "[fd00::1]:8080", "10.0.1.2:9090"]);
     let plan = world.plan();
     assert_eq!(sources(&plan), ["use1-a", "use1-b", "use1-b", "use1-b"]);
-    let slice = &plan.slices[&("shop".to_owned(), "checkout-use1-b-80-8080-ipv6-0".to_owned())];
+    let slice = &plan.slices[&("shop".to_owned(), "checkout.use1-b.80-8080-ipv6-0".to_owned())];
     assert_eq!(slice["addressType"], "IPv6");
     assert_eq!(slice["endpoints"][0]["addresses"][0], "fd00::1");
     assert_eq!(slice["ports"], serde_json::json!([{"name": "grpc", "port": 8080, "protocol": "TCP"}]));
@@ -148,6 +148,19 @@ fn every_cluster_s_endpoints_are_there_under_its_name() {
     assert_eq!(import["spec"]["ports"], serde_json::json!([{"name": "grpc", "port": 80, "protocol": "TCP"}]));
     assert_eq!(plan.clusters.values().next().unwrap().len(), 2);
     assert!(plan.conflicts.is_empty() && plan.knows_all());
+}
+
+#[test]
+fn ports_that_are_not_tcp_have_no_slices() {
+    let mut world = World::new();
+    let dns = ExportedPort { number: 80, name: Some("dns".to_owned()), protocol: "UDP".to_owned(), app_protocol: None };
+    let mut both = export(5, 80);
+    both.ports.push(dns);
+    world.exports("use1-b", both, &["10.0.1.1:8080"]);
+    let plan = world.plan();
+    assert_eq!(checkout_import(&plan)["spec"]["ports"].as_array().unwrap().len(), 2);
+    let ports: Vec<_> = plan.slices.values().map(|slice| slice["ports"][0]["name"].clone()).collect();
+    assert_eq!(ports, ["grpc"]);
 }
 
 #[test]

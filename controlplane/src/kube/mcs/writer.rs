@@ -27,6 +27,8 @@ use crate::admin::Admin;
 
 /// Changes are gathered for this long: what a rolling restart changes is not written pod by pod.
 const GATHER: Duration = Duration::from_millis(200);
+/// When something could not be written that the API server did not refuse, all is looked at again after this.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// What the writer needs to know.
 pub(crate) struct Inputs {
@@ -94,8 +96,9 @@ impl<'a> Writer<'a> {
             local.borrow_and_update();
             topology.borrow_and_update();
             exports.borrow_and_update();
-            self.reconcile().await;
+            let done = self.reconcile().await;
             tokio::select! {
+                () = tokio::time::sleep(AGAIN_AFTER), if !done => {}
                 _ = remote.changed() => {}
                 _ = local.changed() => {}
                 _ = topology.changed() => {}
@@ -110,12 +113,13 @@ impl<'a> Writer<'a> {
         }
     }
 
-    async fn reconcile(&mut self) {
+    /// Returns whether nothing is left to be tried again.
+    async fn reconcile(&mut self) -> bool {
         let (namespaces, imports, slices) = (self.namespaces.now(), self.imports.now(), self.slices.now());
         let (services, declared) = (self.services.now(), self.declared.now());
         // Without the API's own kinds there is nothing to be written, and of what is not read nothing is known.
         if !(namespaces.synced && imports.synced && slices.synced) {
-            return;
+            return true;
         }
         let names: BTreeSet<String> = namespaces.objects.keys().map(|(_, name)| name.clone()).collect();
         let admin = &self.inputs.admin;
@@ -136,21 +140,28 @@ impl<'a> Writer<'a> {
             remote: &remote,
         });
         self.settled |= plan.knows_all();
-        self.apply_all(&service_import(), &plan.imports, &imports).await;
-        self.tell_clusters(&plan, &imports).await;
-        self.apply_all(&ApiResource::erase::<EndpointSlice>(&()), &plan.slices, &slices).await;
+        let mut done = self.apply_all(&service_import(), &plan.imports, &imports).await;
+        done &= self.tell_clusters(&plan, &imports).await;
+        done &= self.apply_all(&ApiResource::erase::<EndpointSlice>(&()), &plan.slices, &slices).await;
         if self.settled {
-            self.remove(&plan, &imports, &slices).await;
+            done &= self.remove(&plan, &imports, &slices).await;
         }
         if services.synced {
             for (name, export) in &declared.objects {
-                self.tell_export(name, export, services.objects.get(name).map(AsRef::as_ref), &plan).await;
+                done &= self.tell_export(name, export, services.objects.get(name).map(AsRef::as_ref), &plan).await;
             }
         }
+        done
     }
 
     /// Writes what is not there yet, or not as it should be.
-    async fn apply_all(&self, resource: &ApiResource, wanted: &BTreeMap<Name, Value>, there: &Mirrored<Written>) {
+    async fn apply_all(
+        &self,
+        resource: &ApiResource,
+        wanted: &BTreeMap<Name, Value>,
+        there: &Mirrored<Written>,
+    ) -> bool {
+        let mut done = true;
         for (name, object) in wanted {
             if there.objects.get(name).is_some_and(|there| is_written(there, object)) {
                 continue;
@@ -160,55 +171,66 @@ impl<'a> Writer<'a> {
             if let Err(error) = api.patch(&name.1, &parameters, &Patch::Apply(object)).await {
                 // One that is refused (an address that no slice may have) does not hold up the others.
                 tracing::warn!(kind = resource.kind, namespace = name.0, name = name.1, %error, "the object is not written");
-                let about = reference(resource, name, None);
-                self.inputs.events.warn(about, "NotWritten", format!("the API server refuses it: {error}"));
+                if is_refusal(&error) {
+                    let about = reference(resource, name, None);
+                    self.inputs.events.warn(about, "NotWritten", format!("the API server refuses it: {error}"));
+                } else {
+                    done = false;
+                }
             }
         }
+        done
     }
 
     /// Writes which clusters an import comes from.
-    async fn tell_clusters(&self, plan: &Plan, imports: &Mirrored<Written>) {
+    async fn tell_clusters(&self, plan: &Plan, imports: &Mirrored<Written>) -> bool {
+        let mut done = true;
         for (name, clusters) in &plan.clusters {
             let status = json!({"clusters": clusters.iter().map(|name| json!({"cluster": name})).collect::<Vec<_>>()});
             let Some(there) = imports.objects.get(name) else { continue };
             if there["status"]["clusters"] != status["clusters"] {
-                self.patch_status(&service_import(), name, &status).await;
+                done &= self.patch_status(&service_import(), name, &status).await;
             }
         }
+        done
     }
 
     /// Removes what is ours and not in the plan, where that is known to be right.
-    async fn remove(&self, plan: &Plan, imports: &Mirrored<Written>, slices: &Mirrored<Written>) {
+    async fn remove(&self, plan: &Plan, imports: &Mirrored<Written>, slices: &Mirrored<Written>) -> bool {
+        let mut done = true;
         for (name, slice) in slices.objects.iter().filter(|(name, _)| !plan.slices.contains_key(*name)) {
             let labels = &slice["metadata"]["labels"];
             let label = |label: &str| labels[label].as_str().unwrap_or_default().to_owned();
             if plan.may_remove_slice(&label(SOURCE_CLUSTER), &(name.0.clone(), label(SERVICE_NAME))) {
-                self.delete(&ApiResource::erase::<EndpointSlice>(&()), name).await;
+                done &= self.delete(&ApiResource::erase::<EndpointSlice>(&()), name).await;
             }
         }
         for name in imports.objects.keys().filter(|name| !plan.imports.contains_key(*name)) {
             if plan.may_remove_import() {
-                self.delete(&service_import(), name).await;
+                done &= self.delete(&service_import(), name).await;
             }
         }
+        done
     }
 
-    async fn delete(&self, resource: &ApiResource, name: &Name) {
+    async fn delete(&self, resource: &ApiResource, name: &Name) -> bool {
         let api: Api<DynamicObject> = Api::namespaced_with(self.inputs.client.clone(), &name.0, resource);
         match api.delete(&name.1, &DeleteParams::default()).await {
             Ok(_) => {
-                tracing::info!(kind = resource.kind, namespace = name.0, name = name.1, "removed: nobody exports it")
+                tracing::info!(kind = resource.kind, namespace = name.0, name = name.1, "removed: nobody exports it");
+                true
             }
             // Somebody was faster.
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => true,
             Err(error) => {
-                tracing::warn!(kind = resource.kind, namespace = name.0, name = name.1, %error, "not removed")
+                tracing::warn!(kind = resource.kind, namespace = name.0, name = name.1, %error, "not removed");
+                is_refusal(&error)
             }
         }
     }
 
     /// Writes the conditions of one of our own exports.
-    async fn tell_export(&self, name: &Name, export: &Declared, service: Option<&Shape>, plan: &Plan) {
+    async fn tell_export(&self, name: &Name, export: &Declared, service: Option<&Shape>, plan: &Plan) -> bool {
         let (valid, reason, message) = validity(service);
         let word = |is: bool| if is { "True" } else { "False" };
         let id: Option<ServiceId> = format!("{}.{}", name.1, name.0).parse().ok();
@@ -232,21 +254,28 @@ impl<'a> Writer<'a> {
         let conditions: Vec<Value> = conditions.into_iter().map(|it| dated(it, None, before, now)).collect();
         let there = before.as_array().into_iter().flatten();
         let told = conditions.iter().all(|wanted| there.clone().any(|there| there == wanted));
-        if !told {
-            self.patch_status(&service_export(), name, &json!({"conditions": conditions})).await;
-        }
+        told || self.patch_status(&service_export(), name, &json!({"conditions": conditions})).await
     }
 
-    async fn patch_status(&self, resource: &ApiResource, name: &Name, status: &Value) {
+    async fn patch_status(&self, resource: &ApiResource, name: &Name, status: &Value) -> bool {
         let api: Api<DynamicObject> = Api::namespaced_with(self.inputs.client.clone(), &name.0, resource);
         let metadata = json!({"name": name.1, "namespace": name.0});
         let version = format!("{GROUP}/v1alpha1");
         let patch = json!({"apiVersion": version, "kind": resource.kind, "metadata": metadata, "status": status});
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
-        if let Err(error) = api.patch_status(&name.1, &parameters, &Patch::Apply(&patch)).await {
-            tracing::debug!(kind = resource.kind, namespace = name.0, name = name.1, %error, "the status is not written");
+        match api.patch_status(&name.1, &parameters, &Patch::Apply(&patch)).await {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::warn!(kind = resource.kind, namespace = name.0, name = name.1, %error, "the status is not written");
+                is_refusal(&error)
+            }
         }
     }
+}
+
+/// Whether the same would be refused again: of everything else it may be tried again.
+fn is_refusal(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && ![409, 429].contains(&status.code))
 }
 
 fn reference(resource: &ApiResource, name: &Name, uid: Option<String>) -> ObjectReference {
