@@ -327,7 +327,7 @@ fn serve_xds<H: Health, R: ServerReflection>(
 ) -> AbortOnDropHandle<()> {
     let incoming = Incoming::new(listener, rule, refusals);
     let services = transport().add_service(server.aggregated()).add_service(server.endpoints());
-    let services = services.add_service(ClientStatus::new(server.clients().clone()).service());
+    let services = services.add_service(ClientStatus::new(server.clone()).service());
     let router = services.add_service(loads.clone().service()).add_service(health.clone());
     let router = router.add_service(reflection.clone());
     let served = router.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());

@@ -177,6 +177,8 @@ pub struct SubscriptionShown {
     pub names: Vec<String>,
     /// `NOT_SENT`, `SYNCED`, `STALE` or `NACKED`.
     pub state: String,
+    /// For how long it has stood so, in milliseconds; in sync, for how long with what it has.
+    pub state_ms: u64,
     /// The version sent last.
     pub sent: String,
     /// The version accepted last.

@@ -16,7 +16,8 @@ use super::model::{
     ServiceShown, Services, Status, SubscriptionShown, TopologyShown,
 };
 use crate::catalog::Inputs;
-use crate::xds::clients::{ClientState, SubscriptionState, SyncState};
+use crate::xds::clients::{ClientState, SubscriptionState};
+use crate::xds::protocol::holding::SyncState;
 
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -246,6 +247,7 @@ fn subscription(state: SubscriptionState) -> SubscriptionShown {
     SubscriptionShown {
         names: state.names.iter().map(ToString::to_string).collect(),
         state: word.to_owned(),
+        state_ms: state.state_ms,
         sent: state.sent.to_string(),
         accepted: state.accepted.to_string(),
         nack: state.nack.map(|nack| nack.to_string()),

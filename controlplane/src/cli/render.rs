@@ -217,7 +217,9 @@ pub(super) fn clients(clients: &Clients, wide: bool) -> String {
     let mut rows = Vec::new();
     for client in &clients.clients {
         let name = if client.node.is_empty() { format!("stream {}", client.stream) } else { client.node.clone() };
-        let state = |kind: &str| client.subscriptions.get(kind).map_or(NONE.to_owned(), |it| it.state.clone());
+        let state = |kind: &str| {
+            client.subscriptions.get(kind).map_or(NONE.to_owned(), |it| format!("{} {}", it.state, age(it.state_ms)))
+        };
         let agent = format!("{} {}", client.user_agent, client.version).trim().to_owned();
         let mut row = vec![name.clone(), agent, client.locality.to_string(), age(client.connected_ms)];
         row.extend(["LDS", "RDS", "CDS", "EDS"].map(state));

@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::protocol::Standing;
+use super::protocol::holding::SyncState;
 use crate::resources::class::{ClientClass, version_of};
 use crate::resources::{Kind, Version};
 
@@ -48,20 +49,6 @@ pub struct ClientState {
     pub subscriptions: BTreeMap<Kind, SubscriptionState>,
 }
 
-/// How a subscription stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum SyncState {
-    /// Nothing was sent yet.
-    NotSent,
-    /// It accepted what was sent last.
-    Synced,
-    /// It has not answered what was sent last.
-    Stale,
-    /// It refused what is current.
-    Nacked,
-}
-
 /// One type's subscription.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -70,6 +57,8 @@ pub struct SubscriptionState {
     pub names: Arc<[Arc<str>]>,
     /// How it stands.
     pub state: SyncState,
+    /// For how long it has stood so, in milliseconds; in sync, for how long with what it has.
+    pub state_ms: u64,
     /// The version sent last.
     pub sent: Arc<str>,
     /// The version accepted last.
@@ -123,11 +112,13 @@ impl Identity {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Subscription {
     names: Arc<[Arc<str>]>,
     standing: Standing,
     nacked: Option<Instant>,
+    /// Since when it has stood as it stands.
+    since: Instant,
 }
 
 impl ClientsRegistry {
@@ -182,18 +173,18 @@ impl Slot {
 }
 
 impl Subscription {
+    fn new(since: Instant) -> Self {
+        Self { names: Arc::default(), standing: Standing::default(), nacked: None, since }
+    }
+
     fn state(&self, now: Instant) -> SubscriptionState {
+        let state = self.standing.state();
         let Standing { sent, accepted, nack } = self.standing.clone();
-        let state = match (&nack, sent) {
-            (Some(_), _) => SyncState::Nacked,
-            (None, None) => SyncState::NotSent,
-            (None, sent) if sent == accepted => SyncState::Synced,
-            (None, Some(_)) => SyncState::Stale,
-        };
         let shown = |version: Option<Version>| version.map_or_else(Arc::default, |version| version.to_string().into());
         let (sent, accepted) = (shown(sent), shown(accepted));
         let nack_ms = self.nacked.map(|at| milliseconds(at, now));
-        SubscriptionState { names: self.names.clone(), state, sent, accepted, nack, nack_ms }
+        let state_ms = milliseconds(self.since, now);
+        SubscriptionState { names: self.names.clone(), state, state_ms, sent, accepted, nack, nack_ms }
     }
 }
 
@@ -210,12 +201,23 @@ pub(super) struct Registered {
 }
 
 impl Registered {
+    /// The stream's number.
+    pub(super) fn stream(&self) -> u64 {
+        self.stream
+    }
+
     /// Notes how a subscription stands, and its names if they changed.
     pub(super) fn note(&self, kind: Kind, standing: Standing, names: Option<Vec<Arc<str>>>) {
         let mut slot = self.slot.lock();
-        let subscription = slot.subscriptions.entry(kind).or_default();
+        let now = Instant::now();
+        let subscription = slot.subscriptions.entry(kind).or_insert_with(|| Subscription::new(now));
         if standing.nack != subscription.standing.nack {
-            subscription.nacked = standing.nack.is_some().then(Instant::now);
+            subscription.nacked = standing.nack.is_some().then_some(now);
+        }
+        let stands_as_before =
+            (standing.state(), standing.accepted) == (subscription.standing.state(), subscription.standing.accepted);
+        if !stands_as_before {
+            subscription.since = now;
         }
         subscription.standing = standing;
         if let Some(names) = names {

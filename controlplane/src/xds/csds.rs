@@ -1,9 +1,10 @@
-//! Client status discovery (CSDS): what `portolan clients` shows, for tools that speak xDS. Only reads the registry.
+//! Client status discovery (CSDS): what each client was sent, took and refused, resource by resource, for tools that
+//! speak xDS. Only reads.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::time::Duration;
 
-use envoy_types::pb::envoy::admin::v3::UpdateFailureState;
+use envoy_types::pb::envoy::admin::v3::{ClientResourceStatus, UpdateFailureState};
 use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
 use envoy_types::pb::envoy::config::core::v3::{Locality, Node};
 use envoy_types::pb::envoy::service::status::v3::client_config::GenericXdsConfig;
@@ -15,23 +16,28 @@ use envoy_types::pb::envoy::service::status::v3::{
 };
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use envoy_types::pb::envoy::r#type::matcher::v3::{NodeMatcher, StringMatcher};
+use envoy_types::pb::google::protobuf::{Any, Timestamp as ProtoTimestamp};
 use futures::{Stream, StreamExt};
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::clients::{ClientState, ClientsRegistry, SubscriptionState, SyncState};
-use crate::resources::Kind;
+use super::clients::{ClientState, SubscriptionState};
+use super::protocol::holding::{Holding, SyncState};
+use super::server::XdsServer;
+use crate::resources::{Encoded, Kind};
 
 /// The service.
 #[derive(Debug, Clone)]
 pub struct ClientStatus {
-    clients: Arc<ClientsRegistry>,
+    server: XdsServer,
 }
 
 impl ClientStatus {
-    /// Of these clients.
+    /// Of the clients of `server`.
     #[must_use]
-    pub fn new(clients: Arc<ClientsRegistry>) -> Self {
-        Self { clients }
+    pub fn new(server: XdsServer) -> Self {
+        Self { server }
     }
 
     /// It as a gRPC service.
@@ -42,10 +48,16 @@ impl ClientStatus {
 
     fn answer(&self, request: &ClientStatusRequest) -> Result<ClientStatusResponse, Status> {
         let wanted: Vec<Wanted<'_>> = request.node_matchers.iter().map(Wanted::of).collect::<Result<_, _>>()?;
-        let clients = self.clients.snapshot().into_iter();
+        let (contents, now) = (!request.exclude_resource_contents, Moment::now());
+        let clients = self.server.clients().snapshot().into_iter();
         let clients =
             clients.filter(|client| wanted.is_empty() || wanted.iter().any(|wanted| wanted.has(&client.node)));
-        Ok(ClientStatusResponse { config: clients.map(config).collect() })
+        let config = clients.map(|client| {
+            // One that has gone meanwhile has nothing.
+            let holdings = self.server.holdings(client.stream).unwrap_or_default();
+            config(client, &holdings, contents, &now)
+        });
+        Ok(ClientStatusResponse { config: config.collect() })
     }
 }
 
@@ -89,11 +101,36 @@ impl<'a> Wanted<'a> {
     }
 }
 
-fn config(client: ClientState) -> ClientConfig {
-    let configs = client.subscriptions.iter().flat_map(|(kind, subscription)| resources(*kind, subscription));
+/// One moment, by both clocks.
+struct Moment {
+    instant: Instant,
+    wall: Timestamp,
+}
+
+impl Moment {
+    fn now() -> Self {
+        Self { instant: Instant::now(), wall: Timestamp::now() }
+    }
+
+    fn wall(&self, at: Instant) -> Option<ProtoTimestamp> {
+        self.before(self.instant.saturating_duration_since(at))
+    }
+
+    fn before(&self, ago: Duration) -> Option<ProtoTimestamp> {
+        let at = self.wall.checked_sub(SignedDuration::try_from(ago).ok()?).ok()?;
+        Some(ProtoTimestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() })
+    }
+}
+
+fn config(client: ClientState, holdings: &[(Kind, Vec<Holding>)], contents: bool, now: &Moment) -> ClientConfig {
+    let configs = holdings.iter().flat_map(|(kind, holdings)| {
+        let subscription = client.subscriptions.get(kind);
+        holdings.iter().map(move |holding| resource(*kind, holding, subscription, contents, now))
+    });
+    let generic_xds_configs = configs.collect();
     let locality = client.locality;
     ClientConfig {
-        generic_xds_configs: configs.collect(),
+        generic_xds_configs,
         client_scope: format!("stream {}", client.stream),
         node: Some(Node {
             id: client.node,
@@ -111,30 +148,46 @@ fn config(client: ClientState) -> ClientConfig {
     }
 }
 
-/// One for each name; a wildcard has none, and stands as `*`.
-fn resources(kind: Kind, subscription: &SubscriptionState) -> Vec<GenericXdsConfig> {
-    let status = match subscription.state {
+/// One resource: what the client goes on with, and what it refused.
+fn resource(
+    kind: Kind,
+    holding: &Holding,
+    subscription: Option<&SubscriptionState>,
+    contents: bool,
+    now: &Moment,
+) -> GenericXdsConfig {
+    let any = |encoded: &Encoded| {
+        contents.then(|| Any { type_url: kind.type_url().to_owned(), value: encoded.bytes().to_vec() })
+    };
+    let config_status = match holding.state {
         SyncState::NotSent => ConfigStatus::NotSent,
         SyncState::Synced => ConfigStatus::Synced,
         SyncState::Stale => ConfigStatus::Stale,
         SyncState::Nacked => ConfigStatus::Error,
     };
-    let error_state = subscription.nack.as_ref().map(|reason| UpdateFailureState {
-        details: reason.to_string(),
-        version_info: subscription.sent.to_string(),
-        ..UpdateFailureState::default()
-    });
-    let named = |name: &str| GenericXdsConfig {
-        type_url: kind.type_url().to_owned(),
-        name: name.to_owned(),
-        version_info: subscription.accepted.to_string(),
-        config_status: status.into(),
-        error_state: error_state.clone(),
-        ..GenericXdsConfig::default()
+    let client_status = match (holding.state, &holding.accepted) {
+        (SyncState::Nacked, _) => ClientResourceStatus::Nacked,
+        (SyncState::Synced, _) if holding.absent => ClientResourceStatus::DoesNotExist,
+        (_, Some(_)) => ClientResourceStatus::Acked,
+        (_, None) => ClientResourceStatus::Requested,
     };
-    match &*subscription.names {
-        [] => vec![named("*")],
-        names => names.iter().map(|name| named(name)).collect(),
+    let error_state = holding.refused.as_ref().map(|refused| UpdateFailureState {
+        failed_configuration: any(refused),
+        last_update_attempt: subscription
+            .and_then(|subscription| now.before(Duration::from_millis(subscription.nack_ms?))),
+        details: subscription.and_then(|subscription| subscription.nack.as_deref()).unwrap_or_default().to_owned(),
+        version_info: refused.version().to_string(),
+    });
+    GenericXdsConfig {
+        type_url: kind.type_url().to_owned(),
+        name: holding.name.to_string(),
+        version_info: holding.accepted.as_ref().map(|accepted| accepted.version().to_string()).unwrap_or_default(),
+        xds_config: holding.accepted.as_ref().and_then(any),
+        last_updated: holding.accepted_at.and_then(|at| now.wall(at)),
+        config_status: config_status.into(),
+        client_status: client_status.into(),
+        error_state,
+        ..GenericXdsConfig::default()
     }
 }
 
@@ -162,30 +215,6 @@ impl ClientStatusDiscoveryService for ClientStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn subscription(state: SyncState, names: &[&str], nack: Option<&str>) -> SubscriptionState {
-        SubscriptionState {
-            names: names.iter().map(|name| Arc::from(*name)).collect(),
-            state,
-            sent: "2".into(),
-            accepted: "1".into(),
-            nack: nack.map(Arc::from),
-            nack_ms: nack.map(|_| 5),
-        }
-    }
-
-    #[test]
-    fn each_name_stands_with_what_became_of_it() {
-        let refused = subscription(SyncState::Nacked, &["a.shop:80", "b.shop:80"], Some("no such policy"));
-        let shown = resources(Kind::Cds, &refused);
-        assert_eq!(shown.iter().map(|it| &*it.name).collect::<Vec<_>>(), ["a.shop:80", "b.shop:80"]);
-        assert_eq!(shown[0].config_status(), ConfigStatus::Error);
-        assert_eq!(shown[0].version_info, "1", "it goes on with what it accepted");
-        let error = shown[0].error_state.as_ref().unwrap();
-        assert_eq!((&*error.details, &*error.version_info), ("no such policy", "2"));
-        let wildcard = resources(Kind::Lds, &subscription(SyncState::Synced, &[], None));
-        assert_eq!((&*wildcard[0].name, wildcard[0].config_status()), ("*", ConfigStatus::Synced));
-    }
 
     #[test]
     fn clients_are_matched_by_their_node_and_nothing_else() {

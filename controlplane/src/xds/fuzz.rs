@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Buf;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse};
 use prost::Message;
+use tokio::time::Instant;
 
 use super::delta::{self, Delta};
 use super::protocol::{Response, Stream};
@@ -110,7 +111,7 @@ fn run<V: Fuzzed>(mut steps: &[u8]) {
 /// Takes a request. Says whether the stream goes on.
 fn follow<V: Fuzzed>(stream: &mut Stream<V>, request: V::Request<'_>) -> bool {
     let kind = V::kind(request);
-    let Ok((_, changes)) = stream.request(request) else { return false };
+    let Ok((_, changes)) = stream.request(request, Instant::now()) else { return false };
     for name in changes.added {
         let content = name.len();
         stream.update(kind, &name, lookup(kind, &name, u8::try_from(content % 256).unwrap_or_default()));

@@ -10,7 +10,9 @@ use portolan_topology::topology::Topology;
 use tokio::sync::watch;
 
 use super::counters::count;
+use super::protocol::holding::Holding;
 use super::server::Shared;
+use crate::resources::Kind;
 
 /// How often clients that do not read are looked for.
 const CHECK: Duration = Duration::from_secs(5);
@@ -19,21 +21,19 @@ const CHECK: Duration = Duration::from_secs(5);
 pub(super) trait OpenStream: Send + Sync {
     /// The topology is another.
     fn topology_moved(&self);
+    /// What its client has of each resource; `None` once it was cut off.
+    fn holdings(&self) -> Option<Vec<(Kind, Vec<Holding>)>>;
     /// Lets go of everything if the client has not taken what waits for it for too long. Says whether it did.
     fn cut_if_stalled(&self) -> bool;
 }
 
-/// The streams that are open.
+/// The streams that are open, by number.
 #[derive(Default)]
 pub(super) struct OpenStreams {
     streams: Arc<Mutex<Streams>>,
 }
 
-#[derive(Default)]
-struct Streams {
-    last: u64,
-    open: HashMap<u64, Weak<dyn OpenStream>>,
-}
+type Streams = HashMap<u64, Weak<dyn OpenStream>>;
 
 /// A stream that is among the open ones while this lives.
 pub(super) struct Opened<S> {
@@ -43,17 +43,18 @@ pub(super) struct Opened<S> {
 }
 
 impl OpenStreams {
-    pub(super) fn enter<S: OpenStream + 'static>(&self, stream: Arc<S>) -> Opened<S> {
-        let mut streams = self.streams.lock();
-        streams.last += 1;
-        let number = streams.last;
+    pub(super) fn enter<S: OpenStream + 'static>(&self, number: u64, stream: Arc<S>) -> Opened<S> {
         let weak: Weak<S> = Arc::downgrade(&stream);
-        streams.open.insert(number, weak);
+        self.streams.lock().insert(number, weak);
         Opened { streams: self.streams.clone(), number, stream }
     }
 
+    pub(super) fn get(&self, number: u64) -> Option<Arc<dyn OpenStream>> {
+        self.streams.lock().get(&number)?.upgrade()
+    }
+
     fn all(&self) -> Vec<Arc<dyn OpenStream>> {
-        self.streams.lock().open.values().filter_map(Weak::upgrade).collect()
+        self.streams.lock().values().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -67,7 +68,7 @@ impl<S> Deref for Opened<S> {
 
 impl<S> Drop for Opened<S> {
     fn drop(&mut self) {
-        self.streams.lock().open.remove(&self.number);
+        self.streams.lock().remove(&self.number);
     }
 }
 

@@ -23,6 +23,7 @@ use super::counters::{Counters, Counts};
 use super::delta::Delta;
 use super::open::{self, OpenStreams};
 use super::protocol;
+use super::protocol::holding::Holding;
 use super::sotw::StateOfTheWorld;
 use super::stream::ClientStream;
 use super::wire::{Wire, WireCodec};
@@ -94,6 +95,12 @@ impl XdsServer {
     #[must_use]
     pub fn clients(&self) -> &Arc<ClientsRegistry> {
         &self.shared.clients
+    }
+
+    /// What the client of a stream has of each resource, by the stream's number. `None`: there is no such stream.
+    #[must_use]
+    pub fn holdings(&self, stream: u64) -> Option<Vec<(Kind, Vec<Holding>)>> {
+        self.shared.open.get(stream)?.holdings()
     }
 
     /// The counters as they stand.

@@ -20,6 +20,7 @@ use super::counters::count;
 use super::inbox::Inbox;
 use super::open::{OpenStream, Opened};
 use super::place::Place;
+use super::protocol::holding::Holding;
 use super::protocol::{Changes, Meaning, Response, Stream as Protocol};
 use super::server::Shared;
 use super::wire::Wire;
@@ -124,9 +125,10 @@ impl<V: Wire> ClientStream<V> {
             last_flush: None,
             timer: None,
         };
+        let number = state.registered.stream();
         state.request(&first)?;
         let session = Arc::new(Session { inbox, state: Mutex::new(Some(state)) });
-        Poll::Ready(Ok(shared.open.enter(session)))
+        Poll::Ready(Ok(shared.open.enter(number, session)))
     }
 
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response, End>> {
@@ -199,6 +201,12 @@ impl<V: Wire> OpenStream for Session<V> {
         self.inbox.topology_moved();
     }
 
+    fn holdings(&self) -> Option<Vec<(Kind, Vec<Holding>)>> {
+        let state = self.state.lock();
+        let protocol = &state.as_ref()?.protocol;
+        Some(Kind::ALL.map(|kind| (kind, protocol.holdings(kind))).into())
+    }
+
     fn cut_if_stalled(&self) -> bool {
         self.inbox.stalled_for() >= STALL && self.state.lock().take().is_some()
     }
@@ -243,7 +251,7 @@ impl<V: Wire> State<V> {
             count(&counters.unknown_types);
             return Ok(());
         };
-        let (meaning, changes) = self.protocol.request(V::read(message, kind)).map_err(|error| {
+        let (meaning, changes) = self.protocol.request(V::read(message, kind), Instant::now()).map_err(|error| {
             count(&counters.refused_streams);
             End::Status(Status::resource_exhausted(error.to_string()))
         })?;

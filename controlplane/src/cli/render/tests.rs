@@ -267,8 +267,8 @@ checkout.shop  40/40
 
 #[test]
 fn clients_and_their_refusals() {
-    let synced = json!({"names": ["checkout.shop"], "state": "SYNCED", "sent": "a1", "accepted": "a1", "nack": null, "nackMs": null});
-    let nacked = json!({"names": ["checkout.shop:8080"], "state": "NACKED", "sent": "b2", "accepted": "b1", "nack": "no such policy",
+    let synced = json!({"names": ["checkout.shop"], "state": "SYNCED", "stateMs": 60000, "sent": "a1", "accepted": "a1", "nack": null, "nackMs": null});
+    let nacked = json!({"names": ["checkout.shop:8080"], "state": "NACKED", "stateMs": 4200, "sent": "b2", "accepted": "b1", "nack": "no such policy",
                         "nackMs": 4200});
     let shown: Clients = serde_json::from_value(json!({"clients": [
         {"stream": 1, "node": "cart-1", "userAgent": "gRPC Go", "version": "1.85.0", "address": "10.0.0.7:4000", "identity": null,
@@ -280,9 +280,9 @@ fn clients_and_their_refusals() {
     assert_eq!(
         clients(&shown, false),
         "\
-CLIENT    AGENT           LOCALITY           CONNECTED  LDS     RDS  CDS     EDS
-cart-1    gRPC Go 1.85.0  us-east-1a/use1-a  61s        SYNCED  –    NACKED  –
-stream 2                  us-east/use1-a     0s         –       –    –       –
+CLIENT    AGENT           LOCALITY           CONNECTED  LDS         RDS  CDS        EDS
+cart-1    gRPC Go 1.85.0  us-east-1a/use1-a  61s        SYNCED 60s  –    NACKED 4s  –
+stream 2                  us-east/use1-a     0s         –           –    –          –
 ! cart-1 refused CDS 4s ago: no such policy
 "
     );

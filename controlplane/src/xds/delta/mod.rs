@@ -8,6 +8,8 @@ mod tests;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::protocol::ledger::{Before, Current};
 use super::protocol::subscription::Subscription;
 use super::protocol::{self, Changes, MAX_NAMES, Meaning, RequestError, Response, Variant};
@@ -79,7 +81,7 @@ impl Variant for Delta {
         request.kind
     }
 
-    fn request(&mut self, request: Request<'_>) -> Result<(Meaning, Changes), RequestError> {
+    fn request(&mut self, request: Request<'_>, now: Instant) -> Result<(Meaning, Changes), RequestError> {
         let Request { kind, subscribe, unsubscribe, initial_versions, nonce, error } = request;
         let ledger = &mut self.subscription.ledger;
         if !subscribe.is_empty() || !initial_versions.is_empty() {
@@ -93,7 +95,7 @@ impl Variant for Delta {
             (true, ..) => Meaning::Subscription,
             (false, None, _) => Meaning::Stale,
             (false, Some(number), error) => {
-                ledger.answer(number, error);
+                ledger.answer(number, error, now);
                 if error.is_some() { Meaning::Nack } else { Meaning::Ack }
             }
         };

@@ -118,7 +118,7 @@ impl World {
             nonce: &asked.nonce,
             error: asked.error.as_deref(),
         };
-        let (_, changes) = self.server.request(request).unwrap();
+        let (_, changes) = self.server.request(request, Instant::now()).unwrap();
         self.follow(kind, changes);
         true
     }

@@ -25,16 +25,15 @@ struct Peer {
 
 impl Peer {
     fn say(&mut self, kind: Kind, subscribe: &[&str], unsubscribe: &[&str], nonce: &str) -> (Meaning, Changes) {
-        self.stream
-            .request(Request {
-                kind,
-                subscribe: &names(subscribe),
-                unsubscribe: &names(unsubscribe),
-                initial_versions: &HashMap::new(),
-                nonce,
-                error: None,
-            })
-            .unwrap()
+        let request = Request {
+            kind,
+            subscribe: &names(subscribe),
+            unsubscribe: &names(unsubscribe),
+            initial_versions: &HashMap::new(),
+            nonce,
+            error: None,
+        };
+        self.stream.request(request, Instant::now()).unwrap()
     }
 
     fn subscribe(&mut self, kind: Kind, subscribe: &[&str]) -> Changes {
@@ -55,14 +54,14 @@ impl Peer {
             nonce: "",
             error: None,
         };
-        self.stream.request(request).unwrap().1
+        self.stream.request(request, Instant::now()).unwrap().1
     }
 
     fn answer(&mut self, kind: Kind, error: Option<&str>) -> Meaning {
         let nonce = self.last[kind as usize].as_ref().unwrap().nonce();
         let request =
             Request { kind, subscribe: &[], unsubscribe: &[], initial_versions: &HashMap::new(), nonce: &nonce, error };
-        self.stream.request(request).unwrap().0
+        self.stream.request(request, Instant::now()).unwrap().0
     }
 
     fn set(&mut self, kind: Kind, name: &str, content: &str) {
@@ -378,7 +377,7 @@ fn more_names_than_are_served_are_refused() {
             nonce: "",
             error: None,
         };
-        stream.request(request).map(|(_, changes)| changes.added.len())
+        stream.request(request, Instant::now()).map(|(_, changes)| changes.added.len())
     };
     assert_eq!(ask(&mut stream, &all[..MAX_NAMES]), Ok(MAX_NAMES));
     assert_eq!(ask(&mut stream, &all[..MAX_NAMES]), Ok(0), "again the same");

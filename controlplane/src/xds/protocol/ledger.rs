@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::holding::{Holding, SyncState};
 use super::refusal::{clip, mentions};
 use super::{Standing, number_of};
 use crate::resources::{Encoded, Kind, Version};
@@ -51,6 +53,8 @@ struct Entry {
     held: Option<Encoded>,
     /// What it accepted last.
     accepted: Option<Encoded>,
+    /// When it accepted that, if on this stream.
+    accepted_at: Option<Instant>,
     /// The version that it refused.
     rejected: Option<Version>,
     /// What it holds from an earlier stream, if anything.
@@ -110,6 +114,7 @@ impl Entry {
             considered: Considered::Never,
             held: None,
             accepted: None,
+            accepted_at: None,
             rejected: None,
             before,
             named,
@@ -145,6 +150,35 @@ impl Entry {
         matches!(&self.current, Current::Present(encoded) if self.rejected == Some(encoded.version()))
     }
 
+    fn holding(&self, name: &Arc<str>) -> Holding {
+        let version = |encoded: &Option<Encoded>| encoded.as_ref().map(Encoded::version);
+        let told_of_absence = self.considered == Considered::Absent && self.held.is_none();
+        let wanted = self.wanted();
+        let state = match &self.current {
+            _ if self.is_refused() => SyncState::Nacked,
+            Current::Absent if told_of_absence => SyncState::Synced,
+            Current::Present(_) | Current::Unknown
+                if wanted.is_some() && version(&wanted) == version(&self.accepted) =>
+            {
+                SyncState::Synced
+            }
+            _ if self.holds_something() => SyncState::Stale,
+            _ => SyncState::NotSent,
+        };
+        let refused = match &self.current {
+            Current::Present(encoded) if self.is_refused() => Some(encoded.clone()),
+            _ => None,
+        };
+        Holding {
+            name: name.clone(),
+            state,
+            accepted: self.accepted.clone().filter(|_| !told_of_absence),
+            accepted_at: self.accepted_at.filter(|_| !told_of_absence),
+            refused,
+            absent: self.current == Current::Absent,
+        }
+    }
+
     fn holds_something(&self) -> bool {
         self.held.is_some() || self.before != Before::Nothing
     }
@@ -165,6 +199,11 @@ impl Ledger {
     /// The names that are followed, sorted.
     pub(in crate::xds) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
         self.entries.iter().filter(|(_, entry)| !entry.leaving).map(|(name, _)| name)
+    }
+
+    /// What the client has of each name that is followed, by name.
+    pub(in crate::xds) fn holdings(&self) -> impl Iterator<Item = Holding> {
+        self.entries.iter().filter(|(_, entry)| !entry.leaving).map(|(name, entry)| entry.holding(name))
     }
 
     /// The names that the client gave itself, sorted.
@@ -376,12 +415,12 @@ impl Ledger {
     }
 
     /// Notes what became of a response, be it the last or not.
-    pub(in crate::xds) fn answer(&mut self, number: u64, error: Option<&str>) -> Answered {
+    pub(in crate::xds) fn answer(&mut self, number: u64, error: Option<&str>, now: Instant) -> Answered {
         if let Some(position) = self.unanswered.iter().position(|sent| sent.number == number) {
             let sent = self.unanswered.drain(..=position).next_back();
             if let Some(sent) = sent {
                 match error {
-                    None => self.accept(sent),
+                    None => self.accept(sent, now),
                     Some(error) => self.reject(&sent, error),
                 }
             }
@@ -389,11 +428,14 @@ impl Ledger {
         if number == self.last { Answered::Last } else { Answered::Earlier }
     }
 
-    fn accept(&mut self, sent: Sent) {
+    fn accept(&mut self, sent: Sent, now: Instant) {
         for encoded in sent.resources {
             if let Some(entry) = self.entries.get_mut(encoded.name()) {
                 if entry.rejected == Some(encoded.version()) {
                     entry.rejected = None;
+                }
+                if entry.accepted.as_ref().map(Encoded::version) != Some(encoded.version()) {
+                    entry.accepted_at = Some(now);
                 }
                 entry.accepted = Some(encoded);
             }

@@ -6,6 +6,7 @@
 //! Here is what both variants share: the order of types, and the books ([`ledger`], [`subscription`]). What a request
 //! means and what goes into a response is in [`super::sotw`] and [`super::delta`].
 
+pub mod holding;
 pub(super) mod ledger;
 pub(super) mod refusal;
 pub(super) mod subscription;
@@ -13,7 +14,10 @@ pub(super) mod subscription;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::resources::{Encoded, Kind, Lookup, Version};
+use holding::{Holding, SyncState};
 use subscription::Subscription;
 
 /// How many names one type of one stream may subscribe to.
@@ -102,6 +106,19 @@ pub struct Standing {
     pub nack: Option<Arc<str>>,
 }
 
+impl Standing {
+    /// In one word.
+    #[must_use]
+    pub fn state(&self) -> SyncState {
+        match (&self.nack, self.sent) {
+            (Some(_), _) => SyncState::Nacked,
+            (None, None) => SyncState::NotSent,
+            (None, sent) if sent == self.accepted => SyncState::Synced,
+            (None, Some(_)) => SyncState::Stale,
+        }
+    }
+}
+
 /// What a variant of the protocol makes of one type's requests and changes.
 pub trait Variant: Default {
     /// A request, read.
@@ -110,8 +127,8 @@ pub trait Variant: Default {
     /// The type that a request is about.
     fn kind(request: Self::Request<'_>) -> Kind;
 
-    /// Takes a request.
-    fn request(&mut self, request: Self::Request<'_>) -> Result<(Meaning, Changes), RequestError>;
+    /// Takes a request that came at `now`.
+    fn request(&mut self, request: Self::Request<'_>, now: Instant) -> Result<(Meaning, Changes), RequestError>;
 
     /// What stands for `lookup` in this variant.
     fn update(&mut self, kind: Kind, name: &str, lookup: Lookup);
@@ -134,9 +151,9 @@ pub struct Stream<V> {
 }
 
 impl<V: Variant> Stream<V> {
-    /// Takes a request.
-    pub fn request(&mut self, request: V::Request<'_>) -> Result<(Meaning, Changes), RequestError> {
-        self.kinds[V::kind(request) as usize].request(request)
+    /// Takes a request that came at `now`.
+    pub fn request(&mut self, request: V::Request<'_>, now: Instant) -> Result<(Meaning, Changes), RequestError> {
+        self.kinds[V::kind(request) as usize].request(request, now)
     }
 
     /// Says what a wildcard of `kind` stands for now. Until it is said, a wildcard is left unanswered.
@@ -175,6 +192,12 @@ impl<V: Variant> Stream<V> {
     #[must_use]
     pub fn names(&self, kind: Kind) -> Vec<Arc<str>> {
         self.kinds[kind as usize].subscription().ledger.names().cloned().collect()
+    }
+
+    /// What the client has of each resource of `kind`, by name.
+    #[must_use]
+    pub fn holdings(&self, kind: Kind) -> Vec<Holding> {
+        self.kinds[kind as usize].subscription().ledger.holdings().collect()
     }
 
     /// How the subscription of `kind` stands.

@@ -9,6 +9,8 @@ mod tests;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::protocol::ledger::{Answered, Before, Current};
 use super::protocol::subscription::Subscription;
 use super::protocol::{self, Changes, MAX_NAMES, Meaning, RequestError, Response, Variant};
@@ -49,7 +51,7 @@ impl Variant for StateOfTheWorld {
         request.kind
     }
 
-    fn request(&mut self, request: Request<'_>) -> Result<(Meaning, Changes), RequestError> {
+    fn request(&mut self, request: Request<'_>, now: Instant) -> Result<(Meaning, Changes), RequestError> {
         let Request { kind, names, nonce, .. } = request;
         if names.len() > MAX_NAMES {
             return Err(RequestError::TooManyNames { kind, names: names.len() });
@@ -58,7 +60,7 @@ impl Variant for StateOfTheWorld {
         let meaning = match (nonce.is_empty(), ledger.issued(kind, nonce)) {
             (true, _) => Meaning::Subscription,
             (false, None) => return Ok((Meaning::Stale, Changes::default())),
-            (false, Some(number)) => match (ledger.answer(number, request.error), request.error) {
+            (false, Some(number)) => match (ledger.answer(number, request.error, now), request.error) {
                 (Answered::Earlier, _) => Meaning::Stale,
                 (Answered::Last, Some(_)) => Meaning::Nack,
                 (Answered::Last, None) => Meaning::Ack,

@@ -114,7 +114,7 @@ impl World {
         let Some((kind, version_info, names, nonce, error)) = self.requests.pop_front() else { return false };
         let request =
             Request { kind, version_info: &version_info, names: &names, nonce: &nonce, error: error.as_deref() };
-        let (_, changes) = self.server.request(request).unwrap();
+        let (_, changes) = self.server.request(request, Instant::now()).unwrap();
         for name in changes.added {
             let index = NAMES.iter().position(|known| **known == *name).unwrap();
             let lookup = self.lookup(kind, index);
@@ -276,7 +276,7 @@ proptest! {
         let mut stream = Stream::default();
         for (kind, version_info, names, nonce, error) in &requests {
             let request = Request { kind: *kind, version_info, names, nonce, error: error.as_deref() };
-            for name in stream.request(request).unwrap().1.added {
+            for name in stream.request(request, Instant::now()).unwrap().1.added {
                 stream.update(*kind, &name, Lookup::Present(Encoded::new(*kind, name.clone(), name.as_bytes())));
             }
             let sent = stream.flush();

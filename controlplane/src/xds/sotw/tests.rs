@@ -23,7 +23,8 @@ impl Peer {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let nonce = self.last[kind as usize].as_ref().map(|last| last.nonce()).unwrap_or_default();
         let version_info = &self.accepted[kind as usize];
-        self.stream.request(Request { kind, version_info, names: &names, nonce: &nonce, error }).unwrap()
+        let request = Request { kind, version_info, names: &names, nonce: &nonce, error };
+        self.stream.request(request, Instant::now()).unwrap()
     }
 
     fn subscribe(&mut self, kind: Kind, names: &[&str]) -> Changes {
@@ -288,7 +289,11 @@ fn requests_on_an_invented_nonce_change_nothing() {
     for nonce in ["EDS-2", "EDS-0", "EDS--1", "EDS-", "CDS-1", "1", "x", "EDS-18446744073709551616"] {
         let names = ["b".to_owned()];
         let request = Request { kind: Kind::Eds, version_info: "", names: &names, nonce, error: Some("no") };
-        assert_eq!(peer.stream.request(request).unwrap(), (Meaning::Stale, Changes::default()), "{nonce}");
+        assert_eq!(
+            peer.stream.request(request, Instant::now()).unwrap(),
+            (Meaning::Stale, Changes::default()),
+            "{nonce}"
+        );
     }
     assert_eq!(&*peer.stream.names(Kind::Eds), ["a".into()]);
     assert_eq!(peer.stream.standing(Kind::Eds).nack, None);
@@ -423,7 +428,7 @@ fn a_refusal_of_an_older_response_is_still_heard() {
         nonce: &older.nonce(),
         error: Some("resource a: bad"),
     };
-    assert_eq!(peer.stream.request(late).unwrap().0, Meaning::Stale);
+    assert_eq!(peer.stream.request(late, Instant::now()).unwrap().0, Meaning::Stale);
     peer.ack(Kind::Eds, &["a", "b"]);
     peer.set(Kind::Eds, "b", "3");
     assert_eq!(peer.flush(), ["EDS b=3"]);
@@ -460,10 +465,10 @@ fn a_subscription_has_a_limit() {
     let names: Vec<String> = (0..=MAX_NAMES).map(|number| format!("s{number}")).collect();
     let request = |names| Request { kind: Kind::Eds, version_info: "", names, nonce: "", error: None };
     assert_eq!(
-        stream.request(request(&names)),
+        stream.request(request(&names), Instant::now()),
         Err(RequestError::TooManyNames { kind: Kind::Eds, names: MAX_NAMES + 1 })
     );
-    assert!(stream.request(request(&names[..MAX_NAMES])).is_ok());
+    assert!(stream.request(request(&names[..MAX_NAMES]), Instant::now()).is_ok());
 }
 
 #[test]

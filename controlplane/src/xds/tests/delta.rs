@@ -17,7 +17,7 @@ use super::harness::{Plane, node, until};
 use crate::catalog::served::Served;
 use crate::resources::Kind;
 use crate::resources::fixtures::served;
-use crate::xds::clients::SyncState;
+use crate::xds::protocol::holding::SyncState;
 
 /// A raw delta client.
 struct DeltaAds {

@@ -23,6 +23,7 @@ use crate::lrs::service::LoadReports;
 use crate::lrs::store::LoadStore;
 use crate::resources::Kind;
 use crate::resources::fixtures::{Told, topology};
+use crate::xds::csds::ClientStatus;
 use crate::xds::server::{XdsServer, transport};
 
 pub(super) struct Plane {
@@ -42,8 +43,8 @@ impl Plane {
         let loads = Arc::new(LoadStore::default());
         let reports = LoadReports::new(loads.clone(), topology.subscribe(), "use1-a".parse().unwrap());
         let (dialled, connections) = mpsc::channel::<std::io::Result<DuplexStream>>(16);
-        let routes =
-            transport().add_service(server.aggregated()).add_service(server.endpoints()).add_service(reports.service());
+        let routes = transport().add_service(server.aggregated()).add_service(server.endpoints());
+        let routes = routes.add_service(reports.service()).add_service(ClientStatus::new(server.clone()).service());
         tokio::spawn(routes.serve_with_incoming(ReceiverStream::new(connections)));
         let dial = service_fn(move |_: Uri| {
             let dialled = dialled.clone();

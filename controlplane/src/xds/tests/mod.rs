@@ -4,6 +4,7 @@ mod bad_input;
 mod delta;
 mod harness;
 mod reports;
+mod status;
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
@@ -15,7 +16,7 @@ use prost::Message;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
-use super::clients::SyncState;
+use super::protocol::holding::SyncState;
 use crate::catalog::served::Served;
 use crate::resources::Kind;
 use crate::resources::fixtures::{place, place_in, served};
@@ -228,6 +229,7 @@ async fn clients_show_what_they_have() {
     assert_eq!((client.node.as_str(), client.user_agent.as_str(), &client.locality), ("test", "gRPC Go", &place("a")));
     assert_eq!(client.subscriptions[&Kind::Eds].nack.as_deref(), Some("I do not like it"));
     assert!(client.subscriptions[&Kind::Eds].nack_ms.unwrap() >= 3_000);
+    assert!(client.subscriptions[&Kind::Eds].state_ms >= 3_000);
     let shown = serde_json::to_value(&client).unwrap();
     assert_eq!(shown["subscriptions"]["EDS"]["state"], "NACKED");
     assert_eq!(plane.server.counts().nacks, 1);
