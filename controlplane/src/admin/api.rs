@@ -10,7 +10,7 @@ use portolan_topology::names::{ClusterName, Locality, ServiceId, ZoneName};
 use serde::Deserialize;
 
 use super::Admin;
-use super::model::{Clients, ClusterExplained, Endpoints, EndpointsOf, Explained, Services, Status};
+use super::model::{Clients, ClusterExplained, Endpoints, EndpointsOf, Explained, Loads, Services, Status};
 use super::refusal::Refusal;
 use crate::catalog::served::Query;
 use crate::resources::name::ResourceName;
@@ -21,6 +21,7 @@ pub(super) fn router(admin: Arc<Admin>) -> Router {
         .route("/api/v1/clients", get(clients))
         .route("/api/v1/services", get(services))
         .route("/api/v1/endpoints/{service}", get(endpoints))
+        .route("/api/v1/loads/{service}", get(loads))
         .route("/api/v1/explain/{service}", get(explain))
         .route("/api/v1/explain/cluster/{name}", get(explain_cluster))
         .with_state(admin)
@@ -62,6 +63,14 @@ async fn endpoints(
         localities: localities.map(|(locality, endpoints)| EndpointsOf { locality, endpoints }).collect(),
         waiting: listed.waiting,
     }))
+}
+
+async fn loads(State(admin): State<Arc<Admin>>, Path(service): Path<String>) -> Result<Json<Loads>, Refusal> {
+    let query = admin.query(&service, &From { from: None, cluster: None })?;
+    if admin.catalog.endpoints(&query).is_none() {
+        return Err(admin.unknown_service(&service));
+    }
+    Ok(Json(super::loads::of(query.service, admin.loads.snapshot())))
 }
 
 async fn explain(

@@ -11,6 +11,7 @@ mod drain_progress;
 mod drain_reach;
 mod health;
 mod kubernetes;
+mod loads;
 mod metrics;
 pub mod model;
 mod policy;

@@ -1,6 +1,7 @@
 //! The shapes of the admin interface's answers: what the server writes, the command line reads back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use jiff::Timestamp;
 use portolan_federation::model::NodeShown;
@@ -221,6 +222,48 @@ pub struct ReadyOfTotal {
     pub ready: u64,
     /// Those listed.
     pub total: u64,
+}
+
+/// `GET /api/v1/loads/SERVICE`: what clients of this control plane reported of a service within the last 10 seconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Loads {
+    /// The service.
+    pub service: ServiceId,
+    /// From where to where.
+    pub loads: Vec<LoadShown>,
+}
+
+/// The load of one place's clients on one locality.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LoadShown {
+    /// Where the clients are.
+    pub source: Locality,
+    /// Where the endpoints are.
+    pub upstream: Locality,
+    /// Over all of its endpoints.
+    pub total: LoadFigures,
+    /// Of each endpoint, from clients that report each: Envoy.
+    pub endpoints: BTreeMap<SocketAddr, LoadFigures>,
+}
+
+/// What became of requests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LoadFigures {
+    /// Requests begun per second.
+    pub requests_per_second: f64,
+    /// Requests that ended well.
+    pub succeeded: u64,
+    /// Requests that ended otherwise.
+    pub failed: u64,
+    /// Requests that are open now.
+    pub in_progress: u64,
+    /// Whether requests are open and none ends: what takes connections and answers nothing.
+    pub hangs: bool,
+    /// What servers said of their own load (ORCA), by metric: the mean over the requests that told it.
+    pub metrics: BTreeMap<String, f64>,
 }
 
 /// `GET /api/v1/endpoints/SERVICE`.

@@ -1,12 +1,17 @@
 //! The gRPC service that takes load reports.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::Locality as ProtoLocality;
-use envoy_types::pb::envoy::config::endpoint::v3::{ClusterStats, UpstreamLocalityStats};
+use envoy_types::pb::envoy::config::core::v3::address::Address;
+use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
+use envoy_types::pb::envoy::config::endpoint::v3::{
+    ClusterStats, EndpointLoadMetricStats, UnnamedEndpointLoadMetricStats, UpstreamEndpointStats, UpstreamLocalityStats,
+};
 use envoy_types::pb::envoy::service::load_stats::v3::load_reporting_service_server::{
     LoadReportingService, LoadReportingServiceServer,
 };
@@ -18,7 +23,7 @@ use portolan_topology::topology::Topology;
 use tokio::sync::watch;
 use tonic::{Response, Status, Streaming};
 
-use super::store::{LoadKey, LoadStore, Report, Reporter};
+use super::store::{LoadKey, LoadStore, MetricSum, Report, Reporter};
 use crate::resources::name::ResourceName;
 use crate::xds::place::Place;
 
@@ -26,6 +31,8 @@ use crate::xds::place::Place;
 pub const INTERVAL: Duration = Duration::from_secs(2);
 /// The largest report.
 const MAX_REQUEST_BYTES: usize = 4 << 20;
+/// A longer name of a metric is nonsense.
+const MAX_METRIC_NAME: usize = 200;
 
 /// The load reporting service of one control plane.
 #[derive(Debug, Clone)]
@@ -59,14 +66,19 @@ impl LoadReports {
                     self.store.drop_one();
                     continue;
                 };
-                reported.insert(key.clone());
-                let report = Report {
-                    issued: upstream.total_issued_requests,
-                    succeeded: upstream.total_successful_requests,
-                    failed: upstream.total_error_requests,
-                    in_progress: upstream.total_requests_in_progress,
+                let mut take = |key: LoadKey, report| {
+                    reported.insert(key.clone());
+                    reporter.report(key, report, interval);
                 };
-                reporter.report(key, report, interval);
+                for endpoint in &upstream.upstream_endpoint_stats {
+                    match address(endpoint) {
+                        Some(address) => {
+                            take(LoadKey { endpoint: Some(address), ..key.clone() }, of_endpoint(endpoint))
+                        }
+                        None => self.store.drop_one(),
+                    }
+                }
+                take(key, of_locality(upstream));
             }
         }
         reporter.nothing_else(&reported);
@@ -94,7 +106,57 @@ fn key(
 ) -> Option<LoadKey> {
     let name: ResourceName = stats.cluster_name.parse().ok()?;
     let upstream = locality(upstream.locality.as_ref()?, topology)?;
-    Some(LoadKey { service: name.service, source: source.clone(), upstream })
+    Some(LoadKey { service: name.service, source: source.clone(), upstream, endpoint: None })
+}
+
+fn of_locality(stats: &UpstreamLocalityStats) -> Report {
+    // gRPC tells a server's plain figures in fields of their own.
+    let plain = [
+        ("cpu_utilization", &stats.cpu_utilization),
+        ("mem_utilization", &stats.mem_utilization),
+        ("application_utilization", &stats.application_utilization),
+    ];
+    let plain = plain.into_iter().filter_map(|(name, stats)| {
+        let UnnamedEndpointLoadMetricStats { num_requests_finished_with_metric, total_metric_value } =
+            stats.as_ref()?;
+        Some((name, *num_requests_finished_with_metric, *total_metric_value))
+    });
+    Report {
+        issued: stats.total_issued_requests,
+        succeeded: stats.total_successful_requests,
+        failed: stats.total_error_requests,
+        in_progress: stats.total_requests_in_progress,
+        metrics: metrics(plain.chain(named(&stats.load_metric_stats))),
+    }
+}
+
+fn of_endpoint(stats: &UpstreamEndpointStats) -> Report {
+    Report {
+        issued: stats.total_issued_requests,
+        succeeded: stats.total_successful_requests,
+        failed: stats.total_error_requests,
+        in_progress: stats.total_requests_in_progress,
+        metrics: metrics(named(&stats.load_metric_stats)),
+    }
+}
+
+fn named(stats: &[EndpointLoadMetricStats]) -> impl Iterator<Item = (&str, u64, f64)> {
+    stats.iter().map(|it| (it.metric_name.as_str(), it.num_requests_finished_with_metric, it.total_metric_value))
+}
+
+/// What makes sense of what servers say: they and clients name and number it as they like.
+fn metrics<'a>(told: impl Iterator<Item = (&'a str, u64, f64)>) -> Vec<(String, MetricSum)> {
+    let sane = told.filter(|(name, requests, total)| {
+        !name.is_empty() && name.len() <= MAX_METRIC_NAME && *requests > 0 && total.is_finite()
+    });
+    sane.map(|(name, requests, total)| (name.to_owned(), MetricSum { requests, total })).collect()
+}
+
+/// The address of an endpoint as we served it.
+fn address(stats: &UpstreamEndpointStats) -> Option<SocketAddr> {
+    let Some(Address::SocketAddress(address)) = &stats.address.as_ref()?.address else { return None };
+    let Some(PortSpecifier::PortValue(port)) = address.port_specifier else { return None };
+    Some(SocketAddr::new(address.address.parse().ok()?, u16::try_from(port).ok()?))
 }
 
 /// A locality as we served it: the cluster is the sub-zone.
@@ -133,6 +195,7 @@ fn settings() -> LoadStatsResponse {
             seconds: i64::try_from(INTERVAL.as_secs()).unwrap_or(1),
             nanos: 0,
         }),
+        report_endpoint_granularity: true,
         ..LoadStatsResponse::default()
     }
 }

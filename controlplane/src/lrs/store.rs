@@ -1,10 +1,11 @@
 //! What clients report of their load, over the last seconds.
 //!
-//! Counts lie in buckets of a second; a rate is the sum of the last [`WINDOW`] over its length, or over what there is of it
-//! while the first reports come in. Bounded: what is silent for a window goes, and there are at most [`MAX_SERIES`] series.
+//! A rate is the sum of the last [`WINDOW`] over its length, or over what there is of it while the first reports come in.
+//! Bounded: what is silent for a window goes, and there are at most [`MAX_SERIES`] series with [`MAX_METRICS`] each.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,11 +14,14 @@ use parking_lot::Mutex;
 use portolan_topology::names::{Locality, ServiceId};
 use tokio::time::Instant;
 
-/// The time over which rates are measured.
-pub const WINDOW: Duration = Duration::from_secs(WINDOW_SECONDS as u64);
-const WINDOW_SECONDS: usize = 10;
-/// How many (service, source, upstream) are kept; more are dropped and counted.
+use super::window::{WINDOW, Window};
+
+/// How many (service, source, upstream, endpoint) are kept; more are dropped and counted.
 pub const MAX_SERIES: usize = 100_000;
+/// Above this many, series of single endpoints are dropped, so that they never crowd out those of localities.
+const MAX_WITH_ENDPOINTS: usize = MAX_SERIES / 2;
+/// How many metrics of servers a series keeps: servers name them.
+pub const MAX_METRICS: usize = 64;
 
 /// Whose traffic, to where.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,10 +32,28 @@ pub struct LoadKey {
     pub source: Locality,
     /// Where the endpoints are.
     pub upstream: Locality,
+    /// The one endpoint, of a client that reports each (Envoy); `None`: all of the locality together.
+    pub endpoint: Option<SocketAddr>,
+}
+
+/// What servers said of their load (ORCA), over the requests whose responses told it.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct MetricSum {
+    /// How many told it.
+    pub requests: u64,
+    /// The sum of what they told.
+    pub total: f64,
+}
+
+impl MetricSum {
+    fn add(&mut self, other: Self) {
+        self.requests = self.requests.saturating_add(other.requests);
+        self.total += other.total;
+    }
 }
 
 /// What one report says of one key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Report {
     /// Requests begun since the last report.
     pub issued: u64,
@@ -41,10 +63,12 @@ pub struct Report {
     pub failed: u64,
     /// Requests open now.
     pub in_progress: u64,
+    /// What servers said of their load, by metric: `cpu_utilization`, `named_metrics.NAME`.
+    pub metrics: Vec<(String, MetricSum)>,
 }
 
 /// The load of one key over the last window.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Load {
     /// Requests begun per second.
     pub issued_per_second: f64,
@@ -54,6 +78,8 @@ pub struct Load {
     pub failed: u64,
     /// Requests open, by the last report of each client that is still connected.
     pub in_progress: u64,
+    /// What servers said of their load within the window, by metric.
+    pub metrics: BTreeMap<String, MetricSum>,
 }
 
 impl Load {
@@ -67,8 +93,10 @@ impl Load {
 /// Everything reported, at one moment.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct LoadSnapshot {
-    /// By key.
+    /// Of localities.
     pub loads: BTreeMap<LoadKey, Load>,
+    /// Of single endpoints. Their requests are in `loads`, too.
+    pub endpoints: BTreeMap<LoadKey, Load>,
 }
 
 impl LoadSnapshot {
@@ -110,16 +138,15 @@ pub struct LoadStore {
 struct Series {
     /// The second, since the store's origin, that the first report covers.
     since: u64,
-    /// Sums by second; `second % WINDOW_SECONDS` is the place, `second` tells whose it is.
-    buckets: [Bucket; WINDOW_SECONDS],
+    counts: Window<Counts>,
+    metrics: BTreeMap<String, Window<MetricSum>>,
     in_progress: u64,
     /// The last second with a report.
     last: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Bucket {
-    second: u64,
+struct Counts {
     issued: u64,
     succeeded: u64,
     failed: u64,
@@ -143,7 +170,9 @@ impl LoadStore {
         let now = self.now();
         let mut series = self.series.lock();
         series.retain(|_, series| !series.is_silent(now));
-        LoadSnapshot { loads: series.iter().map(|(key, series)| (key.clone(), series.load(now))).collect() }
+        let all = series.iter().map(|(key, series)| (key.clone(), series.load(now)));
+        let (loads, endpoints) = all.partition(|(key, _)| key.endpoint.is_none());
+        LoadSnapshot { loads, endpoints }
     }
 
     /// How many reports of a key were taken.
@@ -152,7 +181,7 @@ impl LoadStore {
         self.reports.load(Ordering::Relaxed)
     }
 
-    /// How many were dropped: names that are none, places outside the topology, too many series.
+    /// How many were dropped: names that are none, places outside the topology, too many series or metrics.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
@@ -188,9 +217,10 @@ impl Reporter {
         let store = &self.store;
         let now = store.now();
         let mut series = store.series.lock();
-        if series.len() >= MAX_SERIES && !series.contains_key(&key) {
+        let room = if key.endpoint.is_some() { MAX_WITH_ENDPOINTS } else { MAX_SERIES };
+        if series.len() >= room && !series.contains_key(&key) {
             series.retain(|_, series| !series.is_silent(now));
-            if series.len() >= MAX_SERIES {
+            if series.len() >= room {
                 drop(series);
                 store.drop_one();
                 return;
@@ -198,9 +228,11 @@ impl Reporter {
         }
         store.reports.fetch_add(1, Ordering::Relaxed);
         let one = series.entry(key.clone()).or_insert_with(|| Series::new(now, interval));
-        one.add(now, report);
         let before = self.in_progress.insert(key, report.in_progress).unwrap_or_default();
         one.in_progress = one.in_progress.saturating_sub(before).saturating_add(report.in_progress);
+        if one.add(now, report) > 0 {
+            store.drop_one();
+        }
     }
 
     /// Whatever it has open where its report of now names nothing has ended: clients leave out what is all zero.
@@ -231,18 +263,28 @@ impl Drop for Reporter {
 impl Series {
     fn new(now: u64, interval: Duration) -> Self {
         let covered = interval.as_secs().clamp(1, WINDOW.as_secs());
-        Self { since: now - covered, buckets: Default::default(), in_progress: 0, last: now }
+        Self { since: now - covered, counts: Window::default(), metrics: BTreeMap::new(), in_progress: 0, last: now }
     }
 
-    fn add(&mut self, now: u64, report: Report) {
-        let bucket = &mut self.buckets[usize::try_from(now).unwrap_or_default() % WINDOW_SECONDS];
-        if bucket.second != now {
-            *bucket = Bucket { second: now, ..Bucket::default() };
-        }
-        bucket.issued = bucket.issued.saturating_add(report.issued);
-        bucket.succeeded = bucket.succeeded.saturating_add(report.succeeded);
-        bucket.failed = bucket.failed.saturating_add(report.failed);
+    /// Adds a report. Says how many of its metrics were left out, because there are too many.
+    fn add(&mut self, now: u64, report: Report) -> usize {
+        let counts = self.counts.at(now);
+        counts.issued = counts.issued.saturating_add(report.issued);
+        counts.succeeded = counts.succeeded.saturating_add(report.succeeded);
+        counts.failed = counts.failed.saturating_add(report.failed);
         self.last = now;
+        let mut left_out = 0;
+        for (name, sum) in report.metrics {
+            if self.metrics.len() >= MAX_METRICS && !self.metrics.contains_key(&name) {
+                self.metrics.retain(|_, window| window.recent(now).any(|sum| sum.requests > 0));
+                if self.metrics.len() >= MAX_METRICS {
+                    left_out += 1;
+                    continue;
+                }
+            }
+            self.metrics.entry(name).or_default().at(now).add(sum);
+        }
+        left_out
     }
 
     fn is_silent(&self, now: u64) -> bool {
@@ -250,12 +292,18 @@ impl Series {
     }
 
     fn load(&self, now: u64) -> Load {
-        let recent = self.buckets.iter().filter(|bucket| bucket.second + WINDOW.as_secs() > now);
         let (mut issued, mut load) = (0_u64, Load { in_progress: self.in_progress, ..Load::default() });
-        for bucket in recent {
-            issued = issued.saturating_add(bucket.issued);
-            load.succeeded = load.succeeded.saturating_add(bucket.succeeded);
-            load.failed = load.failed.saturating_add(bucket.failed);
+        for counts in self.counts.recent(now) {
+            issued = issued.saturating_add(counts.issued);
+            load.succeeded = load.succeeded.saturating_add(counts.succeeded);
+            load.failed = load.failed.saturating_add(counts.failed);
+        }
+        for (name, window) in &self.metrics {
+            let mut sum = MetricSum::default();
+            window.recent(now).for_each(|told| sum.add(told));
+            if sum.requests > 0 {
+                load.metrics.insert(name.clone(), sum);
+            }
         }
         let covered = (now - self.since).clamp(1, WINDOW.as_secs());
         #[expect(clippy::cast_precision_loss, reason = "a count beyond 2^53 in ten seconds is a lie anyway")]
@@ -276,7 +324,12 @@ mod tests {
             zone: Some(zone.parse().unwrap()),
             cluster: "use1-a".parse().unwrap(),
         };
-        LoadKey { service: "checkout.shop".parse().unwrap(), source: locality(source), upstream: locality(upstream) }
+        LoadKey {
+            service: "checkout.shop".parse().unwrap(),
+            source: locality(source),
+            upstream: locality(upstream),
+            endpoint: None,
+        }
     }
 
     fn issued(issued: u64) -> Report {
@@ -292,7 +345,7 @@ mod tests {
         for round in 0..20 {
             advance(EVERY).await;
             client.report(key("a", "b"), issued(200), EVERY);
-            let load = store.snapshot().loads[&key("a", "b")];
+            let load = &store.snapshot().loads[&key("a", "b")];
             assert!((load.issued_per_second - 100.0).abs() < 1e-9, "round {round}: {load:?}");
         }
     }
@@ -308,7 +361,7 @@ mod tests {
         let snapshot = store.snapshot();
         let service: ServiceId = "checkout.shop".parse().unwrap();
         assert_eq!(snapshot.demand()[&(service.clone(), key("a", "b").source)], 40.0);
-        let upstream = snapshot.by_upstream()[&(service, key("a", "c").upstream)];
+        let upstream = &snapshot.by_upstream()[&(service, key("a", "c").upstream)];
         assert_eq!((upstream.failed, upstream.succeeded), (70, 0));
     }
 
@@ -332,13 +385,64 @@ mod tests {
         other.report(key("a", "b"), open(4), EVERY);
         one.report(key("a", "b"), open(5), EVERY);
         advance(WINDOW * 2).await;
-        let load = store.snapshot().loads[&key("a", "b")];
+        let load = store.snapshot().loads[&key("a", "b")].clone();
         assert_eq!(load.in_progress, 9);
         assert!(load.hangs());
         drop(other);
         assert_eq!(store.snapshot().loads[&key("a", "b")].in_progress, 5);
         one.nothing_else(&BTreeSet::new());
         assert_eq!(store.snapshot(), LoadSnapshot::default());
+    }
+
+    fn of_endpoint(number: u8) -> LoadKey {
+        LoadKey { endpoint: Some(([10, 0, 0, number], 80).into()), ..key("a", "b") }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn endpoints_stand_apart_and_count_once() {
+        let store = Arc::new(LoadStore::default());
+        let mut client = store.reporter();
+        client.report(key("a", "b"), issued(20), EVERY);
+        client.report(of_endpoint(1), issued(15), EVERY);
+        client.report(of_endpoint(2), Report { issued: 5, failed: 5, ..Report::default() }, EVERY);
+        let snapshot = store.snapshot();
+        assert_eq!(snapshot.demand().into_values().collect::<Vec<_>>(), [10.0]);
+        assert_eq!(snapshot.endpoints[&of_endpoint(2)].failed, 5);
+        assert_eq!((snapshot.loads.len(), snapshot.endpoints.len()), (1, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_servers_say_is_summed_over_the_window() {
+        let store = Arc::new(LoadStore::default());
+        let mut client = store.reporter();
+        let told = |requests, total| Report {
+            metrics: vec![("named_metrics.queue".to_owned(), MetricSum { requests, total })],
+            ..issued(requests)
+        };
+        client.report(key("a", "b"), told(2, 3.0), EVERY);
+        advance(EVERY).await;
+        client.report(key("a", "b"), told(1, 6.0), EVERY);
+        let metrics = store.snapshot().loads[&key("a", "b")].metrics.clone();
+        assert_eq!(metrics["named_metrics.queue"], MetricSum { requests: 3, total: 9.0 });
+        advance(WINDOW - EVERY).await;
+        let metrics = store.snapshot().loads[&key("a", "b")].metrics.clone();
+        assert_eq!(metrics["named_metrics.queue"], MetricSum { requests: 1, total: 6.0 });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn metrics_are_bounded_and_make_room_once_they_are_silent() {
+        let store = Arc::new(LoadStore::default());
+        let mut client = store.reporter();
+        let named = |names: std::ops::Range<usize>| Report {
+            metrics: names.map(|name| (format!("m{name}"), MetricSum { requests: 1, total: 1.0 })).collect(),
+            ..issued(1)
+        };
+        client.report(key("a", "b"), named(0..MAX_METRICS + 5), EVERY);
+        assert_eq!(store.snapshot().loads[&key("a", "b")].metrics.len(), MAX_METRICS);
+        assert_eq!(store.dropped(), 1);
+        advance(WINDOW).await;
+        client.report(key("a", "b"), named(MAX_METRICS..MAX_METRICS + 5), EVERY);
+        assert_eq!(store.snapshot().loads[&key("a", "b")].metrics.len(), 5);
     }
 
     #[tokio::test(start_paused = true)]
@@ -352,5 +456,7 @@ mod tests {
         }
         assert_eq!(store.snapshot().loads.len(), MAX_SERIES);
         assert_eq!(store.dropped(), 5);
+        client.report(of_endpoint(1), issued(1), EVERY);
+        assert_eq!((store.snapshot().endpoints.len(), store.dropped()), (0, 6), "endpoints first");
     }
 }

@@ -37,6 +37,10 @@ use super::listener::over_ads;
 
 /// Said outright, because gRPC enforces 1024 where nothing is said.
 const MAX_REQUESTS: u32 = 100_000;
+/// What servers say of their load (ORCA) that clients are to report: nothing, unless this names it. A server that says
+/// nothing costs nothing, and what is kept of one that names a thousand metrics is bounded.
+const REPORTED_METRICS: [&str; 4] =
+    ["cpu_utilization", "mem_utilization", "application_utilization", "named_metrics.*"];
 /// The key of our own metadata.
 const METADATA_FILTER: &str = "portolan.dev";
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -68,6 +72,7 @@ pub(super) fn present(name: &str, assignment: String, policy: &EffectivePolicy, 
             config_source_specifier: Some(ConfigSourceSpecifier::Self_(SelfConfigSource::default())),
             ..ConfigSource::default()
         }),
+        lrs_report_endpoint_metrics: REPORTED_METRICS.map(str::to_owned).to_vec(),
         ..Cluster::default()
     };
     let mut bytes = cluster.encode_to_vec();
