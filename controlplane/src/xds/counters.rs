@@ -32,7 +32,7 @@ macro_rules! counters {
 counters! {
     /// Streams that gave their node.
     streams,
-    /// Streams refused: no node, too many names, no place in the topology.
+    /// Streams refused: no node, or none for a minute, too many names, no place in the topology.
     refused_streams,
     /// Requests taken.
     requests,

@@ -6,12 +6,12 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tonic::{Status, Streaming};
 use tracing::{debug, warn};
 
@@ -31,6 +31,8 @@ use crate::resources::cache::{Wanted, Watch, Watcher};
 const BATCH: Duration = Duration::from_millis(20);
 /// A client that takes nothing for so long is cut off.
 pub(super) const STALL: Duration = Duration::from_secs(60);
+/// One that has not said who it is after so long is refused.
+const ANONYMOUS: Duration = Duration::from_secs(60);
 
 /// How a stream ends.
 #[derive(Debug)]
@@ -52,8 +54,8 @@ pub(super) struct ClientStream<V: Wire> {
 }
 
 enum Phase<V: Wire> {
-    /// The client has not said who it is.
-    Unknown,
+    /// The client has not said who it is. The timer is made once it is waited for.
+    Unknown(Option<Pin<Box<Sleep>>>),
     Open(Opened<Session<V>>),
     Ended,
 }
@@ -84,16 +86,22 @@ struct State<V: Wire> {
 
 impl<V: Wire> ClientStream<V> {
     pub(super) fn new(shared: Arc<Shared>, requests: Streaming<V::Message>, peer: Peer, only: Option<Kind>) -> Self {
-        Self { shared, requests, peer, only, phase: Phase::Unknown }
+        Self { shared, requests, peer, only, phase: Phase::Unknown(None) }
     }
 
     /// Waits for the first request, which says who the client is.
     fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<Opened<Session<V>>, End>> {
-        let Poll::Ready(first) = poll_request(&self.shared, &mut self.requests, cx)? else { return Poll::Pending };
         let shared = &self.shared;
         let refuse = |status| {
             count(&shared.counters.refused_streams);
             End::Status(status)
+        };
+        let Poll::Ready(first) = poll_request(shared, &mut self.requests, cx)? else {
+            if let Phase::Unknown(limit) = &mut self.phase {
+                ready!(limit.get_or_insert_with(|| Box::pin(sleep(ANONYMOUS))).as_mut().poll(cx));
+            }
+            let why = format!("no request came for {} s: the first says who the client is", ANONYMOUS.as_secs());
+            return Poll::Ready(Err(refuse(Status::deadline_exceeded(why))));
         };
         let node = V::node(&first)
             .ok_or_else(|| refuse(Status::invalid_argument("the first request of a stream must carry a node")))?;
@@ -132,7 +140,7 @@ impl<V: Wire> ClientStream<V> {
     }
 
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response, End>> {
-        if let Phase::Unknown = self.phase {
+        if let Phase::Unknown(_) = self.phase {
             match self.poll_begin(cx) {
                 Poll::Ready(Ok(opened)) => self.phase = Phase::Open(opened),
                 Poll::Ready(Err(end)) => return Poll::Ready(Err(end)),

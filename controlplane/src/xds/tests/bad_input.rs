@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use bytes::{Buf, BufMut};
+use envoy_types::pb::envoy::service::discovery::v3::DiscoveryRequest;
+use envoy_types::pb::google::rpc::Status as RpcStatus;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Status};
@@ -22,6 +24,40 @@ async fn a_stream_without_a_node_is_refused() {
     assert_eq!(ads.next().await.unwrap_err().code(), Code::InvalidArgument);
     assert_eq!(plane.server.counts().refused_streams, 1);
     assert!(plane.server.clients().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_never_says_anything_is_refused_in_the_end() {
+    let plane = Plane::start();
+    let mut ads = plane.open().await;
+    tokio::time::sleep(Duration::from_secs(59)).await;
+    assert_eq!(plane.server.counts().refused_streams, 0);
+    assert_eq!(ads.next().await.unwrap_err().code(), Code::DeadlineExceeded);
+    assert_eq!(plane.server.counts().refused_streams, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_nonce_that_was_never_issued_changes_nothing() {
+    let plane = Plane::start();
+    plane.catalog.say("checkout.shop", &served(&["10.0.0.1:80"]));
+    let mut ads = plane.open().await;
+    ads.subscribe(Kind::Eds, &[SHOP]).await;
+    ads.take(Kind::Eds, &[SHOP]).await;
+    let invented = |nonce: &str| DiscoveryRequest {
+        type_url: Kind::Eds.type_url().to_owned(),
+        resource_names: vec!["other.shop:80".to_owned()],
+        response_nonce: nonce.to_owned(),
+        error_detail: Some(RpcStatus { code: 3, message: "no".to_owned(), details: Vec::new() }),
+        ..DiscoveryRequest::default()
+    };
+    for nonce in ["EDS-7", "CDS-1", "x", "\u{7f}"] {
+        ads.requests.send(invented(nonce)).await.unwrap();
+    }
+    ads.silent().await;
+    let counts = plane.server.counts();
+    assert_eq!((counts.stale_requests, counts.nacks, counts.acks), (4, 0, 1));
+    plane.catalog.say("checkout.shop", &served(&["10.0.0.2:80"]));
+    assert_eq!(addresses(&ads.take(Kind::Eds, &[SHOP]).await), ["10.0.0.2"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@ mod bad_input;
 mod delta;
 mod harness;
 mod reports;
+mod rules;
 mod status;
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
