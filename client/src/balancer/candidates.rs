@@ -12,6 +12,9 @@ use super::strategy::Choice;
 
 /// A draw is made again at most so often; then any endpoint that admits a request will do.
 const DRAWS: usize = 16;
+/// The default strategy takes the best of so many. More find a slow endpoint's better peers more surely; each costs the
+/// pick a few nanoseconds.
+const CHOICES: usize = 6;
 /// How often a second candidate is drawn again because it is the first.
 const REDRAWS: usize = 4;
 
@@ -19,14 +22,17 @@ const REDRAWS: usize = 4;
 #[derive(Debug)]
 pub(super) struct Slots {
     slots: Box<[Slot]>,
+    weights: Box<[u32]>,
     /// All weights are the same, so that no alias is needed.
     even: bool,
     chunks: Arc<Chunks>,
 }
 
+/// What every draw reads.
 #[derive(Debug)]
 struct Slot {
-    weight: u32,
+    /// What one request weighs here: the mean weight over the endpoint's.
+    request: f32,
     /// A draw that falls here stays here if its low half is at most this.
     keep: u32,
     /// Where it goes otherwise.
@@ -38,14 +44,21 @@ struct Slot {
 impl Slots {
     /// The layout of endpoints by (number of the cell, weight); weights are at least 1. `None` without endpoints.
     pub(super) fn new(chunks: Arc<Chunks>, endpoints: impl Iterator<Item = (u32, u32)>) -> Option<Self> {
-        let slot = |(cell, weight)| Slot { weight, keep: u32::MAX, alias: 0, cell };
-        let mut slots: Box<[Slot]> = endpoints.map(slot).collect();
-        let first = slots.first()?.weight;
-        let even = slots.iter().all(|slot| slot.weight == first);
+        let (cells, weights): (Vec<u32>, Vec<u32>) = endpoints.unzip();
+        let first = *weights.first()?;
+        let mean = weights.iter().map(|weight| f64::from(*weight)).sum::<f64>() / weights.len() as f64;
+        let slot = |(cell, weight): (u32, &u32)| Slot {
+            request: (mean / f64::from(*weight)) as f32,
+            keep: u32::MAX,
+            alias: 0,
+            cell,
+        };
+        let mut slots: Box<[Slot]> = cells.into_iter().zip(&weights).map(slot).collect();
+        let even = weights.iter().all(|weight| *weight == first);
         if !even {
-            alias(&mut slots);
+            alias(&mut slots, &weights, mean);
         }
-        Some(Self { slots, even, chunks })
+        Some(Self { slots, weights: weights.into(), even, chunks })
     }
 
     #[inline]
@@ -111,7 +124,7 @@ impl<'a, N> Candidates<'a, N> {
     /// may take nothing.
     #[inline]
     pub fn weight(&self, at: usize) -> f64 {
-        let weight = f64::from(self.slots.slots[at].weight);
+        let weight = f64::from(self.slots.weights[at]);
         match self.cell(at).admission() {
             Admission::OPEN => weight,
             other => weight * other.factor(),
@@ -131,16 +144,21 @@ impl<'a, N> Candidates<'a, N> {
     }
 
     /// One at random that may take a request, by weight; any one if none may.
-    #[inline]
+    #[inline(always)]
     pub fn draw(&self) -> usize {
-        let at = self.slots.draw(self.random());
+        self.draw_by(self.random())
+    }
+
+    #[inline(always)]
+    fn draw_by(&self, random: u64) -> usize {
+        let at = self.slots.draw(random);
         if self.cell(at).admission() == Admission::OPEN { at } else { self.draw_on(at) }
     }
 
     /// Another one than `first` at random that may take a request, by weight; `first` if there is no other.
     ///
     /// Where one endpoint has nearly all the weight, after a few vain draws it is any of the others.
-    #[inline]
+    #[inline(always)]
     pub fn draw_other(&self, first: usize) -> usize {
         let n = self.len();
         match n {
@@ -166,7 +184,7 @@ impl<'a, N> Candidates<'a, N> {
 
     /// The better of two that are drawn at random: the one with less `load / weight`. A tie goes to the first, which is
     /// random.
-    #[inline]
+    #[inline(always)]
     pub fn two_choices(&self, load: impl Fn(usize) -> f64) -> Choice {
         let first = self.draw();
         let other = self.draw_other(first);
@@ -181,8 +199,46 @@ impl<'a, N> Candidates<'a, N> {
         }
     }
 
+    /// The best of a few that are drawn at random, or of all if there are no more, by [`Candidates::cost`]. A tie goes to
+    /// the first, which is random.
+    #[inline(always)]
+    pub fn least_loaded(&self) -> Choice {
+        let [first, others @ ..] = self.draws.rng.block::<CHOICES>(self.draws.stripe);
+        let first = self.draw_by(first);
+        let mut best = (first, self.cost(first));
+        let mut last = first;
+        let mut compare = |at: usize| {
+            let cost = self.cost(at);
+            best = if cost < best.1 { (at, cost) } else { best };
+            last = if at == first { last } else { at };
+        };
+        let n = self.len();
+        if n <= CHOICES {
+            (0..n).filter(|at| *at != first && self.accepts(*at)).for_each(&mut compare);
+        } else {
+            others.into_iter().for_each(|random| compare(self.draw_by(random)));
+        }
+        let other = if best.0 == first { last } else { first };
+        Choice { at: best.0, over: (other != best.0).then_some(other) }
+    }
+
+    /// How long a request would take at one of them, by what is known here: `(in flight / weight + 1) × slowness`, with the
+    /// weight in multiples of the mean one. The one more is the request itself; it is not divided by the weight, so that
+    /// idle endpoints are shared by weight alone.
+    #[inline(always)]
+    fn cost(&self, at: usize) -> f32 {
+        let (slot, cell) = (&self.slots.slots[at], self.cell(at));
+        let queue = self.in_flight(at) as f32 * slot.request;
+        let queue = match cell.admission() {
+            Admission::OPEN => queue,
+            other => queue / (other.factor() as f32).max(f32::MIN_POSITIVE),
+        };
+        (queue + 1.0) * cell.slowness()
+    }
+
     /// A draw that fell on one that is not wholly open.
     #[cold]
+    #[inline(never)]
     fn draw_on(&self, mut at: usize) -> usize {
         for _ in 0..DRAWS {
             if self.accepts(at) {
@@ -194,6 +250,7 @@ impl<'a, N> Candidates<'a, N> {
     }
 
     #[cold]
+    #[inline(never)]
     fn draw_other_on(&self, first: usize) -> usize {
         for _ in 0..REDRAWS {
             let other = self.slots.draw(self.random());
@@ -233,10 +290,8 @@ impl<'a, N> Candidates<'a, N> {
 }
 
 /// Fills in `keep` and `alias`: each slot gives what it has too little to one that has too much.
-fn alias(slots: &mut [Slot]) {
-    let total: f64 = slots.iter().map(|s| f64::from(s.weight)).sum();
-    let mean = total / slots.len() as f64;
-    let mut fill: Vec<f64> = slots.iter().map(|s| f64::from(s.weight) / mean).collect();
+fn alias(slots: &mut [Slot], weights: &[u32], mean: f64) {
+    let mut fill: Vec<f64> = weights.iter().map(|weight| f64::from(*weight) / mean).collect();
     let (mut small, mut large): (Vec<usize>, Vec<usize>) = (0..slots.len()).partition(|at| fill[*at] < 1.0);
     while let (Some(&giver), Some(taker)) = (large.last(), small.pop()) {
         slots[taker].keep = (fill[taker] * f64::from(u32::MAX)) as u32;

@@ -53,6 +53,8 @@ pub(super) struct Cell {
     /// Published requests. Below 0 for a moment, when an end overtakes its beginning on the way here.
     in_flight: AtomicI32,
     admission: AtomicU32,
+    /// `f32` bits.
+    slowness: AtomicU32,
 }
 
 impl Cell {
@@ -71,6 +73,16 @@ impl Cell {
         Admission(self.admission.load(Relaxed))
     }
 
+    /// How many times slower it is than its peers are by and large: 1 or more.
+    #[inline]
+    pub(super) fn slowness(&self) -> f32 {
+        f32::from_bits(self.slowness.load(Relaxed))
+    }
+
+    pub(super) fn slow(&self, slowness: f32) {
+        self.slowness.store(slowness.to_bits(), Relaxed);
+    }
+
     pub(super) fn admit(&self, admission: Admission) {
         self.admission.store(admission.0, Relaxed);
     }
@@ -81,7 +93,12 @@ pub(super) struct Chunk([Cell; CHUNK]);
 
 impl Chunk {
     fn new() -> Self {
-        Self(std::array::from_fn(|_| Cell { in_flight: AtomicI32::new(0), admission: AtomicU32::new(0) }))
+        let closed = |_| Cell {
+            in_flight: AtomicI32::new(0),
+            admission: AtomicU32::new(0),
+            slowness: AtomicU32::new(1f32.to_bits()),
+        };
+        Self(std::array::from_fn(closed))
     }
 }
 
@@ -116,6 +133,7 @@ impl Cells {
         let chunk = Arc::clone(&self.chunks.load()[number as usize / CHUNK]);
         let seat = Seat { chunk, number, free: Arc::clone(&self.free) };
         seat.cell().admit(Admission::CLOSED);
+        seat.cell().slow(1.0);
         seat
     }
 

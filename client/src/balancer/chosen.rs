@@ -50,12 +50,12 @@ pub(super) enum Chooser {
 }
 
 impl Chooser {
-    #[inline]
+    #[inline(always)]
     pub(super) fn choose(&self, slots: &Slots, draws: Draws<'_>, request: &RequestInfo<'_>) -> Choice {
         match self {
             Self::LeastRequest => {
                 let candidates: Candidates<'_, ()> = Candidates::new(slots, &[], draws);
-                candidates.two_choices(|at| f64::from(candidates.in_flight(at)))
+                candidates.least_loaded()
             }
             Self::Other(chooser) => chooser.choose(slots, draws, request),
         }

@@ -3,14 +3,22 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use super::Outcome;
 use super::cell::Seat;
 use super::chosen::Seated;
+use super::health::Vitals;
+use super::latency::{Latency, Peers};
 use super::stripe::Ledger;
 use crate::load::LocalityLoad;
+use crate::orca::OrcaReport;
 use crate::xds::model::LocalityName;
+
+/// The ORCA metric in which a server says how warm it is, from 0 to 1.
+const WARMTH: &str = "warmth";
 
 /// An endpoint. `T` is what the transport keeps with it: a connection, say.
 #[derive(Debug)]
@@ -23,6 +31,8 @@ pub struct Endpoint<T> {
     pub(super) place: ArcSwap<Place>,
     succeeded: AtomicU64,
     failed: AtomicU64,
+    pub(super) vitals: Vitals,
+    latency: Latency,
     transport: T,
 }
 
@@ -46,8 +56,8 @@ impl<T> Endpoint<T> {
         transport: T,
     ) -> Self {
         let place = ArcSwap::new(place);
-        let (succeeded, failed) = Default::default();
-        Self { address, seat, ledger, seated, place, succeeded, failed, transport }
+        let (succeeded, failed, vitals, latency) = Default::default();
+        Self { address, seat, ledger, seated, place, succeeded, failed, vitals, latency, transport }
     }
 
     /// Its address.
@@ -70,13 +80,57 @@ impl<T> Endpoint<T> {
         self.seat.cell().in_flight() + self.ledger.pending_of(self.seat.number())
     }
 
+    /// How many times slower than its good peers it has been lately, to this balancer: 1 or more.
+    pub fn slowness(&self) -> f32 {
+        self.seat.cell().slowness()
+    }
+
     /// How many requests ended well and badly, of those whose outcome was told.
     pub fn outcomes(&self) -> (u64, u64) {
         (self.succeeded.load(Relaxed), self.failed.load(Relaxed))
     }
 
-    pub(super) fn count(&self, success: bool) {
-        if success { &self.succeeded } else { &self.failed }.fetch_add(1, Relaxed);
+    /// Counts a request that ended after `latency`, to the first byte of its answer if there was one.
+    pub(super) fn count(&self, outcome: Outcome, latency: Option<Duration>, report: Option<&OrcaReport>) {
+        match outcome {
+            Outcome::Success => {
+                self.succeeded.fetch_add(1, Relaxed);
+                self.vitals.success(latency);
+                if let Some(latency) = latency {
+                    self.change_latency(|it| it.answered(latency));
+                }
+            }
+            Outcome::Failure => {
+                self.failed.fetch_add(1, Relaxed);
+                self.vitals.failure();
+                self.change_latency(|it| it.failed(latency));
+            }
+            Outcome::Cancelled => {}
+        }
+        if let Some(warmth) = report.and_then(|report| report.named_metrics.get(WARMTH)) {
+            self.vitals.says_warmth(*warmth);
+        }
+    }
+
+    /// Its latency in seconds by samples of late, `seen` being the mean of those of the last second.
+    pub(super) fn latency(&self, seen: Option<f32>) -> Option<f32> {
+        self.latency.fresh(seen)
+    }
+
+    /// A second has passed, in which its requests took `seen` seconds on average.
+    pub(super) fn settle_latency(&self, seen: Option<f32>, peers: &Peers) {
+        self.change_latency(|it| it.settle(seen, peers));
+    }
+
+    /// What was seen of it does not count any more.
+    pub(super) fn forget_latency(&self, typical: Option<f32>) {
+        self.change_latency(|it| it.forget(typical));
+    }
+
+    /// Changes what is known, and tells picks.
+    fn change_latency(&self, change: impl FnOnce(&Latency)) {
+        change(&self.latency);
+        self.seat.cell().slow(self.latency.slowness());
     }
 }
 

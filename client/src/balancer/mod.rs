@@ -11,6 +11,8 @@ mod chosen;
 mod endpoint;
 mod error;
 mod explain;
+mod health;
+mod latency;
 mod pick;
 mod ramp;
 mod rng;
@@ -32,6 +34,7 @@ pub use self::chosen::Chosen;
 pub use self::endpoint::{Endpoint, Place, Status};
 pub use self::error::PickError;
 pub use self::explain::LocalityShare;
+pub use self::health::{OutlierDetection, Warmup};
 pub use self::pick::Pick;
 pub use self::rng::Rng;
 pub use self::strategy::{Choice, Cost, End, LeastRequest, Member, Outcome, RequestInfo, Strategy};
@@ -116,16 +119,17 @@ impl<T> Balancer<T> {
     ///
     /// # Errors
     /// Nothing is ready, or too many requests are open.
-    #[inline]
+    // Inlined whole, or the guard is copied through memory at each of its stages: that takes longer than the choice itself.
+    #[inline(always)]
     pub fn pick(&self, request: &RequestInfo<'_>) -> Result<Pick<T>, PickError> {
         let snapshot = self.snapshot.load();
         let stripe = stripe();
         let draws = Draws { rng: &self.rng, stripe, pending: self.ledger.pending(stripe) };
-        let Some(drawn) = snapshot.choose(draws, request) else { return Err(snapshot.empty.clone()) };
+        let Some(drawn) = snapshot.choose(draws, request) else { return Err(snapshot.nothing()) };
         match self.ledger.enter(stripe, drawn.cell, snapshot.limit) {
             Ok(None) => {}
             Ok(Some(last)) => self.cells.publish(last),
-            Err(_) => return Err(snapshot.overloaded.clone()),
+            Err(_) => return Err(snapshot.too_much()),
         }
         Ok(Pick::new(snapshot, drawn, stripe, request))
     }
@@ -173,10 +177,14 @@ impl<T> Balancer<T> {
         });
     }
 
-    /// Moves ramps on, and returns when to call this again; `None`: nothing is ramping.
+    /// Looks at what became of requests and moves ramps on, and returns when to call this again; `None`: there are no
+    /// endpoints.
     pub fn tick(&self, now: Instant) -> Option<Instant> {
-        let due = self.state().due();
-        if due.is_some_and(|due| due <= now) {
+        let mut state = self.state();
+        let looked = state.look(now);
+        let due = state.due();
+        drop(state);
+        if looked || due.is_some_and(|due| due <= now) {
             self.change(now, |_| ());
             return self.state().due();
         }
@@ -230,3 +238,5 @@ impl<T> Balancer<T> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_health;

@@ -22,6 +22,8 @@ pub struct Pick<T> {
     from: From<T>,
     drawn: Drawn,
     stripe: usize,
+    /// When the first byte of the answer came, after the request began.
+    first: Option<Duration>,
     /// What else must be told of the request.
     told: Option<Told>,
 }
@@ -42,7 +44,7 @@ struct Told {
 
 impl<T> Pick<T> {
     /// The ledger has counted it already.
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(
         snapshot: Guard<Arc<Snapshot<T>>>,
         drawn: Drawn,
@@ -53,7 +55,7 @@ impl<T> Pick<T> {
             seated.started(request);
             Told { seated: Arc::clone(seated), cost: request.cost, answered: false }
         });
-        Self { from: From::Snapshot(snapshot), drawn, stripe, told }
+        Self { from: From::Snapshot(snapshot), drawn, stripe, first: None, told }
     }
 
     /// The endpoint that was chosen.
@@ -93,6 +95,7 @@ impl<T> Pick<T> {
 
     /// The first byte of the answer has come, this long after the request began.
     pub fn answered(&mut self, after: Duration) {
+        self.first.get_or_insert(after);
         if let Some(told) = self.told.as_mut().filter(|told| !told.answered) {
             told.answered = true;
             told.seated.answered(after, told.cost);
@@ -101,11 +104,8 @@ impl<T> Pick<T> {
 
     /// The request has ended, after this long if it was measured, with what the server said of its load.
     pub fn finish(mut self, outcome: Outcome, latency: Option<Duration>, report: Option<&OrcaReport>) {
-        match outcome {
-            Outcome::Success => self.endpoint().count(true),
-            Outcome::Failure => self.endpoint().count(false),
-            Outcome::Cancelled => {}
-        }
+        // A stream may be long because there is much to say: how fast the endpoint is shows in its first byte.
+        self.endpoint().count(outcome, self.first.or(latency), report);
         self.tell(outcome, latency, report);
     }
 

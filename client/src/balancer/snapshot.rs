@@ -90,30 +90,45 @@ pub(super) struct Drawn {
 }
 
 impl<T> Snapshot<T> {
+    #[cold]
+    #[inline(never)]
+    pub(super) fn nothing(&self) -> PickError {
+        self.empty.clone()
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn too_much(&self) -> PickError {
+        self.overloaded.clone()
+    }
+
     /// Chooses; the request is not counted yet.
-    #[inline]
+    #[inline(always)]
     pub(super) fn choose(&self, draws: Draws<'_>, request: &RequestInfo<'_>) -> Option<Drawn> {
         let drawn = self.draw(draws, request)?;
         if request.avoid.is_empty() { Some(drawn) } else { self.avoiding(drawn, draws, request) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn draw(&self, draws: Draws<'_>, request: &RequestInfo<'_>) -> Option<Drawn> {
         let route = match self.routes.as_slice() {
             [] => return None,
             [_] => 0,
-            routes => {
-                let at = self.chosen.affinity(request).unwrap_or_else(|| draws.rng.next_of(draws.stripe)) >> 32;
-                // The last one's part ends above every draw.
-                routes.partition_point(|route| route.until <= at)
-            }
+            _ => self.route(draws, request),
         };
         let locality = &self.routes[route].locality;
         let choice = locality.chooser.choose(&locality.slots, draws, request);
         Some(self.drawn(route, choice.at, choice.over.unwrap_or(choice.at)))
     }
 
-    #[inline]
+    #[inline(never)]
+    fn route(&self, draws: Draws<'_>, request: &RequestInfo<'_>) -> usize {
+        let at = self.chosen.affinity(request).unwrap_or_else(|| draws.rng.next_of(draws.stripe)) >> 32;
+        // The last one's part ends above every draw.
+        self.routes.partition_point(|route| route.until <= at)
+    }
+
+    #[inline(always)]
     fn drawn(&self, route: usize, at: usize, over: usize) -> Drawn {
         let Route { priority, locality, .. } = &self.routes[route];
         Drawn {
@@ -127,6 +142,7 @@ impl<T> Snapshot<T> {
 
     /// Prefers endpoints that failed the request not yet.
     #[cold]
+    #[inline(never)]
     fn avoiding(&self, mut drawn: Drawn, draws: Draws<'_>, request: &RequestInfo<'_>) -> Option<Drawn> {
         let tried = |endpoint: &Endpoint<T>| request.avoid.contains(&endpoint.address());
         for _ in 0..DRAWS {

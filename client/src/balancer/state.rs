@@ -12,6 +12,8 @@ use super::area::{Area, Standing};
 use super::cell::{Admission, Cells};
 use super::chosen::Chosen;
 use super::explain::{LocalityShare, because};
+use super::health::{self, OutlierDetection, Warmup};
+use super::latency::Peers;
 use super::shares::{Stand, shares};
 use super::snapshot::{Locality, Snapshot, Taker, routes};
 use super::stripe::Ledger;
@@ -47,24 +49,30 @@ pub(super) struct State<T> {
     /// The tiers that are alive, and a number that changes whenever other endpoints should be connected.
     alive: Vec<bool>,
     wanted: u64,
+    outliers: OutlierDetection,
+    warmup: Warmup,
+    /// When endpoints were looked at last.
+    looked: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Entry<T> {
     endpoint: Arc<Endpoint<T>>,
     status: Status,
-    /// What it may take when it is ready.
+    /// What it may take when it is ready, by whoever owns the balancer.
     admission: Admission,
     area: usize,
     /// Whether the assignment lets it take requests.
     healthy: bool,
     /// Whether it is in its area's layout.
     laid: bool,
+    /// By what became of its requests.
+    health: health::Standing,
 }
 
 impl<T> Entry<T> {
     fn standing(&self) -> Standing {
-        let closed = self.admission == Admission::CLOSED;
+        let closed = self.admission == Admission::CLOSED || self.health.is_ejected();
         Standing {
             usable: self.status == Status::Ready && !closed,
             dead: matches!(self.status, Status::Down(_)) || closed,
@@ -73,9 +81,13 @@ impl<T> Entry<T> {
     }
 
     /// Tells picks.
-    fn settle(&self) {
-        let ready = self.status == Status::Ready && self.healthy;
-        self.endpoint.seat.cell().admit(if ready { self.admission } else { Admission::CLOSED });
+    fn settle(&self, warmup: &Warmup) {
+        let admission = match (&self.status, self.admission) {
+            (Status::Ready, Admission::OPEN) if self.healthy => self.health.admission(warmup),
+            (Status::Ready, set) if self.healthy && !self.health.is_ejected() => set,
+            _ => Admission::CLOSED,
+        };
+        self.endpoint.seat.cell().admit(admission);
     }
 }
 
@@ -96,11 +108,17 @@ impl<T: Default> State<T> {
             published: Vec::new(),
             alive: Vec::new(),
             wanted: 0,
+            outliers: OutlierDetection::default(),
+            warmup: Warmup::default(),
+            looked: None,
         }
     }
 
     pub(super) fn assign(&mut self, assignment: Arc<Assignment>) {
         let mut before = std::mem::take(&mut self.entries);
+        // When nobody serves yet, everything is as cold, and must begin at once.
+        let serves = before.values().any(|entry| entry.standing().usable);
+        let health = if serves { health::Standing::NEW } else { health::Standing::WHOLE };
         let presence: HashMap<LocalityName, _> =
             self.areas.drain(..).map(|area| (area.name.clone(), area.presence)).collect();
         for (priority, localities) in (0u32..).zip(&assignment.priorities) {
@@ -121,12 +139,12 @@ impl<T: Default> State<T> {
                             entry.endpoint.place.store(Arc::clone(&place));
                             entry
                         }
-                        None => self.newcomer(assigned.address, &place),
+                        None => self.newcomer(assigned.address, &place, health),
                     };
                     entry.area = self.areas.len();
                     entry.healthy = assigned.health == EndpointHealth::Healthy;
                     entry.laid = false;
-                    entry.settle();
+                    entry.settle(&self.warmup);
                     if entry.healthy {
                         area.join(entry.standing());
                     }
@@ -141,7 +159,7 @@ impl<T: Default> State<T> {
         self.forget_published();
     }
 
-    fn newcomer(&self, address: SocketAddr, place: &Arc<Place>) -> Entry<T> {
+    fn newcomer(&self, address: SocketAddr, place: &Arc<Place>, health: health::Standing) -> Entry<T> {
         let counts = (self.cells.seat(), Arc::clone(&self.ledger));
         let endpoint = Endpoint::new(address, Arc::clone(place), counts, self.chosen.seat(address), T::default());
         Entry {
@@ -151,6 +169,7 @@ impl<T: Default> State<T> {
             area: 0,
             healthy: false,
             laid: false,
+            health,
         }
     }
 }
@@ -174,7 +193,16 @@ impl<T> State<T> {
         if let Status::Down(reason) = &status {
             self.last_failure = Some(Arc::clone(reason));
         }
-        self.update(endpoint, |entry| entry.status = status);
+        self.update(endpoint, |entry| {
+            let back = status == Status::Ready && matches!(entry.status, Status::Down(_));
+            entry.status = status;
+            if back {
+                // It was away for long enough to be another process, and cold.
+                entry.health = entry.health.reconnected();
+                entry.endpoint.vitals.forget();
+                entry.endpoint.forget_latency(None);
+            }
+        });
     }
 
     pub(super) fn admit(&mut self, endpoint: &Arc<Endpoint<T>>, admission: Admission) {
@@ -186,7 +214,7 @@ impl<T> State<T> {
         if Arc::ptr_eq(&entry.endpoint, endpoint) {
             let before = entry.standing();
             change(entry);
-            entry.settle();
+            entry.settle(&self.warmup);
             if entry.healthy {
                 self.areas[entry.area].change(before, entry.standing());
             }
@@ -198,14 +226,68 @@ impl<T> State<T> {
         entry.is_some_and(|entry| Arc::ptr_eq(&entry.endpoint, endpoint) && entry.status == Status::Ready)
     }
 
-    /// When the snapshot changes by itself.
+    /// When the snapshot may change by itself.
     pub(super) fn due(&self) -> Option<Instant> {
-        [self.due, self.batch].into_iter().flatten().min()
+        let look = self.assignment.as_ref().and(self.looked).map(|looked| looked + self.outliers.interval);
+        [self.due, self.batch, look].into_iter().flatten().min()
     }
 
     /// Changes whenever [`State::wanted`] may.
     pub(super) fn wanted_version(&self) -> u64 {
         self.wanted
+    }
+
+    /// Looks at what became of requests since the last time, if that is an interval ago; true if an endpoint was ejected
+    /// or let in again.
+    pub(super) fn look(&mut self, now: Instant) -> bool {
+        let passed = now - *self.looked.get_or_insert(now);
+        let Some(assignment) = self.assignment.clone().filter(|_| passed >= self.outliers.interval) else {
+            return false;
+        };
+        self.looked = Some(now);
+        let serving = self.areas.iter().filter(|area| area.is_usable()).count();
+        let mut changed = false;
+        for (at, locality) in assignment.priorities.iter().flatten().enumerate() {
+            let connected = |entry: &Entry<T>| entry.healthy && entry.area == at && entry.status == Status::Ready;
+            let addresses = locality.endpoints.iter().map(|assigned| assigned.address);
+            let connected: Vec<SocketAddr> =
+                addresses.filter(|address| self.entries.get(address).is_some_and(connected)).collect();
+            let others = serving > usize::from(self.areas[at].is_usable());
+            changed |= self.look_at(&connected, others, now, passed);
+        }
+        changed
+    }
+
+    /// Looks at the connected endpoints of a locality. `others`: whether another locality serves.
+    fn look_at(&mut self, connected: &[SocketAddr], others: bool, now: Instant, passed: Duration) -> bool {
+        let entries = || connected.iter().filter_map(|address| self.entries.get(address));
+        let members: Vec<health::Member> = entries()
+            .map(|it| health::Member { interval: it.endpoint.vitals.take(), ejected: it.health.is_ejected() })
+            .collect();
+        let latency = |(entry, member): (&Entry<T>, &health::Member)| entry.endpoint.latency(member.interval.latency);
+        let peers = Peers::of(entries().zip(&members).filter_map(latency));
+        let out = health::judge(&members, others, &self.outliers);
+        let mut changed = false;
+        for ((address, member), out) in connected.iter().zip(members).zip(out) {
+            let Some(entry) = self.entries.get_mut(address) else { continue };
+            entry.endpoint.settle_latency(member.interval.latency, &peers);
+            let before = entry.standing();
+            entry.health = if out {
+                // Its row is over, or it would be ejected again before its probe has ended.
+                entry.endpoint.vitals.forget();
+                entry.health.eject(now, &self.outliers)
+            } else {
+                entry.health.after(&member.interval, peers.typical, now, passed, (&self.outliers, &self.warmup))
+            };
+            if member.ejected && !entry.health.is_ejected() {
+                // Judged anew: by the failures it was ejected for it would never be tried.
+                entry.endpoint.forget_latency(peers.typical);
+            }
+            changed |= entry.health.is_ejected() != member.ejected;
+            entry.settle(&self.warmup);
+            self.areas[entry.area].change(before, entry.standing());
+        }
+        changed
     }
 
     pub(super) fn wanted(&self) -> Vec<Arc<Endpoint<T>>> {

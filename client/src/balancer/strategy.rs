@@ -163,11 +163,14 @@ pub trait Strategy: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// Power of two choices by least requests: the default.
+/// Least request, the default: of a few endpoints drawn at random by weight, the one that promises to answer first.
 ///
-/// Two distinct candidates are drawn by weight; the one with less `in flight / weight` takes the request. A tie goes to
-/// the one drawn first, which is random: so an idle locality is shared exactly by weight (comparing `(in flight + 1) /
-/// weight` instead would give the lighter of two idle endpoints nothing), and under load utilisations even out.
+/// It promises `(in flight / weight + 1) × slowness`: how many times longer than its good peers it has taken lately to
+/// answer this client, beyond a quarter more. What one of a hundred clients knows of a server is a few samples, so that the
+/// comparison of two is often wrong; the best of a few more is seldom among the worst (`cargo bench --bench quality` has the
+/// figures). All of it is first-hand: nothing comes late or from servers that may say anything. Without latencies from the
+/// transport it is plain least request. A tie goes to the one drawn first, so that endpoints that are idle and about as fast
+/// share exactly by weight.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LeastRequest;
 

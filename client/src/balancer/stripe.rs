@@ -60,7 +60,7 @@ pub(crate) struct Ledger {
 struct Crowded(AtomicBool);
 
 impl Ledger {
-    #[inline]
+    #[inline(always)]
     fn is_full(&self, mine: u64, limit: u64) -> bool {
         let part = limit / STRIPES as u64;
         if mine >= part && !self.crowded.0.load(Relaxed) {
@@ -70,6 +70,7 @@ impl Ledger {
     }
 
     #[cold]
+    #[inline(never)]
     fn is_full_in_sum(&self, part: u64, limit: u64) -> bool {
         let (mut sum, mut most) = (0, 0);
         for stripe in &self.stripes {
@@ -84,7 +85,7 @@ impl Ledger {
 
     /// Counts one more open request, unless `limit` are open; threads that come at the same moment may exceed it by one
     /// each. Returns the cell of the stripe's last pick if that is still to be published.
-    #[inline]
+    #[inline(always)]
     pub(super) fn enter(&self, stripe: usize, cell: u32, limit: u32) -> Result<Option<u32>, Full> {
         let word = &self.stripes[stripe].0;
         let mut seen = word.load(Relaxed);

@@ -12,17 +12,17 @@ use super::{
 use crate::xds::model::{AssignedEndpoint, Assignment, EndpointHealth, Failback, LocalityEndpoints, LocalityName};
 
 /// Localities as (name, weight, endpoints as (port, weight, health)), by priority.
-type Shape<'a> = &'a [&'a [(&'a str, u32, &'a [(u16, u32, EndpointHealth)])]];
+pub(super) type Shape<'a> = &'a [&'a [(&'a str, u32, &'a [(u16, u32, EndpointHealth)])]];
 
 const ANY: RequestInfo<'_> = RequestInfo { hash: None, cost: Cost { first: 0, rest: 0 }, prefix: &[], avoid: &[] };
-const OK: EndpointHealth = EndpointHealth::Healthy;
+pub(super) const OK: EndpointHealth = EndpointHealth::Healthy;
 const FAILBACK: Failback = Failback { ramp: Duration::from_secs(10), hold_down: Duration::from_secs(3) };
 
-fn address(port: u16) -> SocketAddr {
+pub(super) fn address(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-fn assignment(shape: Shape<'_>) -> Assignment {
+pub(super) fn assignment(shape: Shape<'_>) -> Assignment {
     let endpoint = |(port, weight, health): &(u16, u32, EndpointHealth)| AssignedEndpoint {
         address: address(*port),
         weight: *weight,
@@ -45,30 +45,30 @@ fn assignment(shape: Shape<'_>) -> Assignment {
     }
 }
 
-fn balancer(shape: Shape<'_>) -> Balancer {
+pub(super) fn balancer(shape: Shape<'_>) -> Balancer {
     let balancer = Balancer::new(LeastRequest, 7);
     balancer.assign(Arc::new(assignment(shape)), Instant::now());
     balancer
 }
 
-fn report(balancer: &Balancer, port: u16, status: &Status) {
+pub(super) fn report(balancer: &Balancer, port: u16, status: &Status) {
     for endpoint in balancer.wanted().iter().filter(|e| e.address() == address(port)) {
         balancer.report(endpoint, status.clone(), Instant::now());
     }
 }
 
-fn all_ready(balancer: &Balancer) {
+pub(super) fn all_ready(balancer: &Balancer) {
     for endpoint in balancer.wanted() {
         balancer.report(&endpoint, Status::Ready, Instant::now());
     }
 }
 
-fn down() -> Status {
+pub(super) fn down() -> Status {
     Status::Down("refused".into())
 }
 
 /// The share of each port in `n` picks that end at once.
-fn shares_of(balancer: &Balancer, ports: &[u16], n: u32) -> Vec<f64> {
+pub(super) fn shares_of(balancer: &Balancer, ports: &[u16], n: u32) -> Vec<f64> {
     let mut seen = vec![0u32; ports.len()];
     for _ in 0..n {
         let port = balancer.pick(&ANY).unwrap().endpoint().address().port();
@@ -133,17 +133,19 @@ async fn a_returning_locality_ramps() {
     report(&balancer, 1, &down());
     report(&balancer, 1, &Status::Ready);
     near(&shares_of(&balancer, &[1, 2], 1000), &[0.0, 1.0]);
+    let foot = Instant::now() + FAILBACK.hold_down;
     let mut steps = Vec::new();
-    while let Some(at) = balancer.tick(Instant::now()) {
-        tokio::time::advance(at - Instant::now()).await;
+    while let Some(due) = balancer.tick(Instant::now()).filter(|due| *due <= foot + FAILBACK.ramp) {
+        tokio::time::advance(due - Instant::now()).await;
         balancer.tick(Instant::now());
-        steps.push(shares_of(&balancer, &[1, 2], 5000)[0]);
+        steps.push((Instant::now(), shares_of(&balancer, &[1, 2], 5000)[0]));
     }
-    assert_eq!(steps.len(), 21, "{steps:?}");
-    for (step, share) in steps.iter().enumerate() {
-        assert!((share - step as f64 / 20.0).abs() < 0.035, "{steps:?}");
+    for (at, share) in &steps {
+        let climbed = at.saturating_duration_since(foot).as_secs_f64() / FAILBACK.ramp.as_secs_f64();
+        assert!((share - climbed).abs() < 0.035, "{climbed} {steps:?}");
     }
-    assert_eq!(*steps.last().unwrap(), 1.0);
+    assert!(steps.iter().filter(|(at, _)| *at > foot).count() >= 20, "{steps:?}");
+    assert_eq!(steps.last().unwrap().1, 1.0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -171,7 +173,7 @@ async fn requests_in_flight_count_and_survive_a_new_assignment() {
     assert_eq!(&*first.endpoint().place().locality.zone, "b");
     let more: Vec<_> = (0..4).map(|_| balancer.pick(&ANY).unwrap()).collect();
     let third = more.iter().chain([&first]).filter(|p| p.endpoint().address() == address(3)).count();
-    assert!(third >= 2, "the empty one attracts: {third}");
+    assert_eq!(third, 1, "the new one proves itself first");
     let one = Arc::clone(held[0].endpoint());
     let before = one.in_flight();
     drop(held);
@@ -385,7 +387,8 @@ async fn a_change_in_a_large_locality_lays_nothing_out_anew() {
     all_ready(&balancer);
     let late = balancer.tick(Instant::now()).expect("some newcomers wait for others");
     tokio::time::advance(late - Instant::now()).await;
-    assert_eq!(balancer.tick(Instant::now()), None);
+    let look = balancer.tick(Instant::now()).expect("what became of requests is looked at now and then");
+    assert!(look > Instant::now(), "nothing else is due");
     let (before, version) = (balancer.snapshot.load_full(), balancer.wanted_version());
     (1..=400).for_each(|port| report(&balancer, port, &down()));
     let third = balancer.wanted().into_iter().find(|e| e.address() == address(900)).unwrap();

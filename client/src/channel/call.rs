@@ -214,19 +214,29 @@ impl Call {
             let status = Status::internal("the request's body is gone");
             return Err(Self::failed(attempt, status, false, false));
         };
+        let deadline = self.deadline;
         let answer = poll_fn(|cx| {
             if let Poll::Ready(Err(status)) = upload.poll(cx, &mut stream) {
                 return Poll::Ready(Err(status));
             }
-            Pin::new(&mut response).poll(cx).map(Ok)
+            match Pin::new(&mut response).poll(cx) {
+                Poll::Ready(answer) => Poll::Ready(Ok(Some(answer))),
+                // The call's timer has this polled once more before it gives up: so the endpoint's health hears of it.
+                Poll::Pending if deadline.is_some_and(|at| Instant::now() >= at) => Poll::Ready(Ok(None)),
+                Poll::Pending => Poll::Pending,
+            }
         });
         match answer.await {
-            Ok(Ok(response)) => {
+            Ok(None) => {
+                let status = self.out_of_time();
+                Err(Self::failed(attempt, status, false, false))
+            }
+            Ok(Some(Ok(response))) => {
                 attempt.answered();
                 self.finish_upload(stream);
                 Ok((response, attempt))
             }
-            Ok(Err(error)) => {
+            Ok(Some(Err(error))) => {
                 let refused =
                     error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
                 let unprocessed = error.is_go_away() && error.is_remote();

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Picked;
-use crate::balancer::{LocalityShare, Pick};
+use crate::balancer::{Endpoint, LocalityShare, Pick};
 use crate::connection::Slot;
 
 /// Where a channel's calls go, and why the last one went where it went. Printed, it is a table and a sentence.
@@ -26,25 +26,48 @@ pub struct Explanation {
 pub struct LastPick {
     /// The endpoint.
     pub picked: Picked,
-    /// Its requests in flight then, this one among them.
+    /// What was known of it then; its requests in flight have this one among them.
+    pub burden: Burden,
+    /// The endpoint that it was compared with and preferred to, if there was one.
+    pub preferred_to: Option<(SocketAddr, Burden)>,
+}
+
+/// What an endpoint bore when a pick looked at it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Burden {
+    /// Requests in flight there, from this channel.
     pub in_flight: u32,
-    /// The endpoint that it was compared with and preferred to, and that one's requests in flight.
-    pub preferred_to: Option<(SocketAddr, u32)>,
+    /// How many times slower than its good peers it was; 1 if it was not.
+    pub slowness: f32,
+}
+
+impl Burden {
+    fn of(endpoint: &Endpoint<Slot>) -> Self {
+        Self { in_flight: endpoint.in_flight(), slowness: endpoint.slowness() }
+    }
+}
+
+impl fmt::Display for Burden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in flight", self.in_flight)?;
+        // What would be shown as 1.0 is not slow.
+        if self.slowness >= 1.05 { write!(f, ", {:.1} times slower", self.slowness) } else { Ok(()) }
+    }
 }
 
 impl LastPick {
     pub(super) fn new(pick: &Pick<Slot>, picked: Picked) -> Self {
-        let other = pick.preferred_to().map(|other| (other.address(), other.in_flight()));
-        Self { picked, in_flight: pick.endpoint().in_flight(), preferred_to: other }
+        let other = pick.preferred_to().map(|other| (other.address(), Burden::of(other)));
+        Self { picked, burden: Burden::of(pick.endpoint()), preferred_to: other }
     }
 }
 
 impl fmt::Display for LastPick {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { picked: Picked { address, locality, priority, attempts }, in_flight, preferred_to } = self;
-        write!(f, "{address} in {locality}, priority {priority}, attempt {attempts}: {in_flight} in flight there")?;
+        let Self { picked: Picked { address, locality, priority, attempts }, burden, preferred_to } = self;
+        write!(f, "{address} in {locality}, priority {priority}, attempt {attempts}: {burden}")?;
         match preferred_to {
-            Some((other, theirs)) => write!(f, "; preferred to {other} with {theirs} in flight"),
+            Some((other, theirs)) => write!(f, "; preferred to {other} with {theirs}"),
             None => write!(f, "; compared with no other"),
         }
     }
@@ -70,5 +93,23 @@ impl fmt::Display for Explanation {
             Some(last) => write!(f, "last pick: {last}"),
             None => write!(f, "nothing was picked yet"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pick_tells_what_was_compared() {
+        let address = |port| SocketAddr::from(([10, 0, 0, 1], port));
+        let picked = Picked { address: address(1), locality: Default::default(), priority: 0, attempts: 1 };
+        let burden = Burden { in_flight: 2, slowness: 1.0 };
+        let other = Some((address(2), Burden { in_flight: 1, slowness: 3.12 }));
+        let text = LastPick { picked, burden, preferred_to: other }.to_string();
+        assert_eq!(
+            text,
+            "10.0.0.1:1 in //, priority 0, attempt 1: 2 in flight; preferred to 10.0.0.1:2 with 1 in flight, 3.1 times slower"
+        );
     }
 }

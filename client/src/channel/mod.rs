@@ -28,7 +28,7 @@ use tokio::time::Instant;
 pub use self::body::ResponseBody;
 pub use self::builder::{Builder, ConnectError};
 pub use self::error::{CallError, Failure};
-pub use self::explain::{Explanation, LastPick};
+pub use self::explain::{Burden, Explanation, LastPick};
 pub use self::hints::RequestHints;
 pub use self::picked::{CallObserver, Picked};
 

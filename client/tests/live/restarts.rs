@@ -116,7 +116,7 @@ checkout.shop
 PRIORITY  LOCALITY                USABLE   SHARE  BECAUSE
        0  region/near/cluster        1/1  100.0%  its weight in the highest priority that is alive
        1  region/far/cluster         1/1    0.0%  a higher priority takes everything
-last pick: {} in region/near/cluster, priority 0, attempt 1: 1 in flight there; compared with no other",
+last pick: {} in region/near/cluster, priority 0, attempt 1: 1 in flight; compared with no other",
         near.address
     );
     assert_eq!(text, wanted);

@@ -80,5 +80,7 @@ async fn the_routes_timeout_ends_a_call_and_says_who_did_not_answer() {
     assert_eq!(status.message(), format!("checkout.shop: no answer from {} before the deadline", backend.address));
     assert_eq!(CallError::of(&status).unwrap().failure, Failure::Deadline);
     assert_eq!(Picked::of(&status).unwrap().address, backend.address);
-    assert_eq!(channel.balancer().wanted()[0].in_flight(), 0, "nothing stays in flight");
+    let endpoint = &channel.balancer().wanted()[0];
+    assert_eq!(endpoint.in_flight(), 0, "nothing stays in flight");
+    assert_eq!(endpoint.outcomes(), (0, 1), "who does not answer in time has failed");
 }

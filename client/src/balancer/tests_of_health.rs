@@ -1,0 +1,124 @@
+//! What becomes of requests changes who is picked: the balancer as a whole.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::tests::{OK, Shape, address, all_ready, assignment, balancer, down, report, shares_of};
+use super::{Balancer, Outcome, RequestInfo, Status};
+
+const THREE: Shape<'_> = &[&[("a", 1, &[(1, 1, OK), (2, 1, OK), (3, 1, OK)])]];
+
+/// Ends `n` picks, each as `end` says of its port.
+fn serve(balancer: &Balancer, n: u32, end: impl Fn(u16) -> (Outcome, Duration)) {
+    for _ in 0..n {
+        let pick = balancer.pick(&RequestInfo::default()).unwrap();
+        let (outcome, latency) = end(pick.endpoint().address().port());
+        pick.finish(outcome, Some(latency), None);
+    }
+}
+
+/// Seconds go by with picks in each.
+async fn seconds(balancer: &Balancer, n: u32, end: impl Fn(u16) -> (Outcome, Duration)) {
+    for _ in 0..n {
+        serve(balancer, 200, &end);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        balancer.tick(Instant::now());
+    }
+}
+
+fn well(_: u16) -> (Outcome, Duration) {
+    (Outcome::Success, Duration::from_millis(10))
+}
+
+fn ready(shape: Shape<'_>) -> Balancer {
+    let balancer = balancer(shape);
+    all_ready(&balancer);
+    balancer.tick(Instant::now());
+    balancer
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_slower_one_gets_less() {
+    let balancer = ready(THREE);
+    let end = |port| (Outcome::Success, Duration::from_millis(if port == 2 { 50 } else { 10 }));
+    seconds(&balancer, 5, end).await;
+    assert!(shares_of(&balancer, &[2, 1, 3], 3000)[0] < 0.05);
+    // It is tried again, and found to be well.
+    seconds(&balancer, 300, well).await;
+    let held: Vec<_> = (0..300).map(|_| balancer.pick(&RequestInfo::default()).unwrap().hold()).collect();
+    let second = held.iter().filter(|pick| pick.endpoint().address() == address(2)).count();
+    assert!((60..140).contains(&second), "{second} of 300");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_fails_at_once_attracts_nothing_is_ejected_and_proves_itself() {
+    let balancer = ready(THREE);
+    seconds(&balancer, 2, well).await;
+    let fail = |port| if port == 2 { (Outcome::Failure, Duration::from_millis(1)) } else { well(port) };
+    let failed = || balancer.wanted().iter().map(|endpoint| endpoint.outcomes().1).sum::<u64>();
+    serve(&balancer, 1000, fail);
+    assert!(failed() <= 3, "{}", failed());
+    // Held requests leave it the least busy, until it has failed five times in a row.
+    let mut held = Vec::new();
+    while failed() < 5 {
+        let pick = balancer.pick(&RequestInfo::default()).unwrap().hold();
+        if pick.endpoint().address() == address(2) {
+            pick.finish(Outcome::Failure, Some(Duration::from_millis(1)), None);
+        } else {
+            held.push(pick);
+        }
+    }
+    drop(held);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    balancer.tick(Instant::now());
+    assert_eq!(shares_of(&balancer, &[2, 1, 3], 300)[0], 0.0);
+    // Ten seconds later it gets one request at a time.
+    tokio::time::advance(Duration::from_secs(10)).await;
+    balancer.tick(Instant::now());
+    let held: Vec<_> = (0..300).map(|_| balancer.pick(&RequestInfo::default()).unwrap().hold()).collect();
+    assert_eq!(held.iter().filter(|pick| pick.endpoint().address() == address(2)).count(), 1);
+    drop(held);
+    seconds(&balancer, 90, well).await;
+    assert!(balancer.wanted().iter().any(|it| it.address() == address(2) && it.outcomes().0 > 100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_endpoint_among_others_begins_with_one_request() {
+    let balancer = ready(&[&[("a", 1, &[(1, 1, OK), (2, 1, OK)])]]);
+    seconds(&balancer, 2, well).await;
+    balancer.assign(Arc::new(assignment(THREE)), Instant::now());
+    report(&balancer, 3, &Status::Ready);
+    let held: Vec<_> = (0..100).map(|_| balancer.pick(&RequestInfo::default()).unwrap().hold()).collect();
+    assert_eq!(held.iter().filter(|pick| pick.endpoint().address() == address(3)).count(), 1);
+    drop(held);
+    seconds(&balancer, 2, well).await;
+    let third = || {
+        let held: Vec<_> = (0..300).map(|_| balancer.pick(&RequestInfo::default()).unwrap().hold()).collect();
+        held.iter().filter(|pick| pick.endpoint().address() == address(3)).count()
+    };
+    let early = third();
+    assert!((1..40).contains(&early), "{early}");
+    seconds(&balancer, 70, well).await;
+    let late = third();
+    assert!((80..120).contains(&late), "{late}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_came_back_is_a_new_one() {
+    let balancer = ready(THREE);
+    seconds(&balancer, 2, well).await;
+    report(&balancer, 3, &down());
+    report(&balancer, 3, &Status::Ready);
+    let held: Vec<_> = (0..100).map(|_| balancer.pick(&RequestInfo::default()).unwrap().hold()).collect();
+    assert_eq!(held.iter().filter(|pick| pick.endpoint().address() == address(3)).count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_locality_that_fails_whole_is_ejected_whole() {
+    let balancer = ready(&[&[("a", 1, &[(1, 1, OK), (2, 1, OK)])], &[("b", 1, &[(3, 1, OK)])]]);
+    seconds(&balancer, 2, |port| if port < 3 { (Outcome::Failure, Duration::from_millis(1)) } else { well(port) })
+        .await;
+    assert_eq!(shares_of(&balancer, &[3, 1, 2], 100), [1.0, 0.0, 0.0]);
+}
