@@ -19,6 +19,7 @@ mod rng;
 mod shares;
 mod snapshot;
 mod state;
+pub mod strategies;
 mod strategy;
 mod stripe;
 
