@@ -1,7 +1,8 @@
 //! gRPC reflection on the xDS port, so that tools like grpcurl can list and call what is there.
 //!
-//! The discovery services are described by `proto/` of this crate, as far as Portolan reads and writes them: the
-//! generated types come without descriptors. What is inside an `Any` is not described.
+//! The discovery services and client status are described by `proto/` of this crate, as far as Portolan reads and writes
+//! them: the generated types come without descriptors. What is inside an `Any` is not described, nor are load reports,
+//! which nobody sends by hand.
 
 use tonic_reflection::server::Builder;
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
@@ -21,11 +22,16 @@ pub(crate) fn service() -> Result<ServerReflectionServer<impl ServerReflection>,
 mod tests {
     use std::collections::BTreeSet;
 
+    use envoy_types::pb::envoy::admin::v3::{ClientResourceStatus, UpdateFailureState};
     use envoy_types::pb::envoy::config::core::v3::Node;
     use envoy_types::pb::envoy::service::discovery::v3::{
         DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
     };
-    use envoy_types::pb::google::protobuf::Any;
+    use envoy_types::pb::envoy::service::status::v3::client_config::GenericXdsConfig;
+    use envoy_types::pb::envoy::service::status::v3::{ClientConfig, ClientStatusRequest, ConfigStatus};
+    use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern::{Contains, Exact, Prefix, Suffix};
+    use envoy_types::pb::envoy::r#type::matcher::v3::{NodeMatcher, StringMatcher};
+    use envoy_types::pb::google::protobuf::{Any, Timestamp};
     use envoy_types::pb::google::rpc::Status;
     use hyper_util::rt::TokioIo;
     use prost::Message;
@@ -63,6 +69,7 @@ mod tests {
         for name in [
             "envoy.service.discovery.v3.AggregatedDiscoveryService",
             "envoy.service.endpoint.v3.EndpointDiscoveryService",
+            "envoy.service.status.v3.ClientStatusDiscoveryService",
             "grpc.health.v1.Health",
         ] {
             assert!(names.contains(name), "{names:?}");
@@ -80,7 +87,9 @@ mod tests {
     /// Every field that the generated types write has a number that the description knows.
     fn described(message: &str, bytes: &[u8]) {
         let files = prost_types::FileDescriptorSet::decode(DISCOVERY).unwrap().file;
-        let found = files.iter().flat_map(|file| &file.message_type).find(|it| it.name() == message).unwrap();
+        let outer = files.iter().flat_map(|file| &file.message_type);
+        let found = outer.flat_map(|it| std::iter::once(it).chain(&it.nested_type)).find(|it| it.name() == message);
+        let found = found.unwrap();
         let known: BTreeSet<u32> = found.field.iter().map(|field| field.number().cast_unsigned()).collect();
         let (mut rest, mut written) = (bytes, BTreeSet::new());
         while !rest.is_empty() {
@@ -105,6 +114,42 @@ mod tests {
         };
         let error = || Some(Status { code: 3, message: text(), details: vec![Any::default()] });
         described("Node", &node().unwrap().encode_to_vec());
+        let failure = UpdateFailureState {
+            failed_configuration: Some(Any::default()),
+            last_update_attempt: Some(Timestamp::default()),
+            details: text(),
+            version_info: text(),
+        };
+        described("UpdateFailureState", &failure.encode_to_vec());
+        let config = GenericXdsConfig {
+            type_url: text(),
+            name: text(),
+            version_info: text(),
+            xds_config: Some(Any::default()),
+            last_updated: Some(Timestamp::default()),
+            config_status: ConfigStatus::Error.into(),
+            client_status: ClientResourceStatus::Nacked.into(),
+            error_state: Some(failure),
+            ..GenericXdsConfig::default()
+        };
+        described("GenericXdsConfig", &config.encode_to_vec());
+        let client = ClientConfig {
+            node: node(),
+            generic_xds_configs: vec![config],
+            client_scope: text(),
+            ..ClientConfig::default()
+        };
+        described("ClientConfig", &client.encode_to_vec());
+        let request = ClientStatusRequest {
+            node_matchers: vec![NodeMatcher::default()],
+            exclude_resource_contents: true,
+            ..ClientStatusRequest::default()
+        };
+        described("ClientStatusRequest", &request.encode_to_vec());
+        for pattern in [Exact, Prefix, Suffix, Contains].map(|pattern| pattern(text())) {
+            let matcher = StringMatcher { match_pattern: Some(pattern), ignore_case: false };
+            described("StringMatcher", &matcher.encode_to_vec());
+        }
         described("Status", &error().unwrap().encode_to_vec());
         let request = DiscoveryRequest {
             version_info: text(),
