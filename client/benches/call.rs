@@ -88,13 +88,9 @@ async fn ours(address: SocketAddr) -> (portolan_client::Channel, watch::Sender<R
     let locality = LocalityEndpoints { locality: Default::default(), weight: 1, endpoints: vec![endpoint] };
     let assignment = Assignment {
         cluster: "bench".into(),
-        eds_service: "".into(),
         priorities: vec![vec![locality]],
         max_requests: Some(100_000),
-        failback: Default::default(),
-        timeout: None,
-        retry: None,
-        report_load: false,
+        ..Assignment::default()
     };
     let (source, resolutions) = watch::channel(Resolution::Assignment(Arc::new(assignment)));
     let channel = portolan_client::Channel::over("bench", resolutions, Options::new(1));

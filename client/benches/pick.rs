@@ -37,13 +37,9 @@ fn balancer(endpoints: usize) -> Balancer {
     let locality = LocalityEndpoints { locality: Default::default(), weight: 1, endpoints };
     let assignment = Assignment {
         cluster: "bench".into(),
-        eds_service: "".into(),
         priorities: vec![vec![locality]],
         max_requests: Some(100_000),
-        failback: Default::default(),
-        timeout: None,
-        retry: None,
-        report_load: false,
+        ..Assignment::default()
     };
     let balancer = Balancer::new(LeastRequest, 42);
     let now = tokio::time::Instant::now();

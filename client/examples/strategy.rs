@@ -51,16 +51,8 @@ fn worst(strategy: impl Into<Chosen>) -> Result<f64, Box<dyn Error>> {
     };
     let locality =
         LocalityEndpoints { locality: Default::default(), weight: 1, endpoints: (1..=10).map(endpoint).collect() };
-    let assignment = Assignment {
-        cluster: "example".into(),
-        eds_service: "".into(),
-        priorities: vec![vec![locality]],
-        max_requests: None,
-        failback: Default::default(),
-        timeout: None,
-        retry: None,
-        report_load: false,
-    };
+    let assignment =
+        Assignment { cluster: "example".into(), priorities: vec![vec![locality]], ..Assignment::default() };
     let balancer: Balancer = Balancer::new(strategy, 7);
     let now = tokio::time::Instant::now();
     balancer.assign(Arc::new(assignment), now);

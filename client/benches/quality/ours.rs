@@ -34,13 +34,9 @@ fn assignment(servers: usize, zones: usize) -> Assignment {
     };
     Assignment {
         cluster: "simulated".into(),
-        eds_service: "".into(),
         priorities: vec![(0..zones).map(zone).collect()],
-        max_requests: None,
         failback: Failback { ramp: Duration::from_secs(10), hold_down: Duration::from_secs(3) },
-        timeout: None,
-        retry: None,
-        report_load: false,
+        ..Assignment::default()
     }
 }
 

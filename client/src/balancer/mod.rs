@@ -24,6 +24,7 @@ mod strategy;
 mod stripe;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -35,7 +36,6 @@ pub use self::chosen::Chosen;
 pub use self::endpoint::{Endpoint, Place, Status};
 pub use self::error::PickError;
 pub use self::explain::LocalityShare;
-pub use self::health::{OutlierDetection, Warmup};
 pub use self::pick::Pick;
 pub use self::rng::Rng;
 pub use self::strategy::{Choice, Cost, End, LeastRequest, Member, Outcome, RequestInfo, Strategy};
@@ -59,8 +59,7 @@ use crate::xds::model::Assignment;
 /// # let endpoint = AssignedEndpoint { address: ([127, 0, 0, 1], 80).into(), weight: 1, health: EndpointHealth::Healthy };
 /// # let locality = LocalityEndpoints { locality: Default::default(), weight: 1, endpoints: vec![endpoint] };
 /// # let assignment = Arc::new(Assignment {
-/// #     cluster: "checkout".into(), eds_service: "".into(), priorities: vec![vec![locality]], max_requests: None,
-/// #     failback: Default::default(), timeout: None, retry: None, report_load: false,
+/// #     cluster: "checkout".into(), priorities: vec![vec![locality]], ..Assignment::default()
 /// # });
 /// # let now = tokio::time::Instant::now();
 /// let balancer: Balancer = Balancer::new(LeastRequest, 42);
@@ -203,6 +202,11 @@ impl<T> Balancer<T> {
     /// A number that changes whenever [`Balancer::wanted`] may: to look there only then.
     pub fn wanted_version(&self) -> u64 {
         self.state().wanted_version()
+    }
+
+    /// How long the assignment lets a connection take to open.
+    pub fn connect_timeout(&self) -> Duration {
+        self.state().connect_timeout()
     }
 
     /// What each locality takes now, and why.

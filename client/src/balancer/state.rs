@@ -12,14 +12,14 @@ use super::area::{Area, Standing};
 use super::cell::{Admission, Cells};
 use super::chosen::Chosen;
 use super::explain::{LocalityShare, because};
-use super::health::{self, OutlierDetection, Warmup};
+use super::health;
 use super::latency::Peers;
 use super::shares::{Stand, shares};
 use super::snapshot::{Locality, Snapshot, Taker, routes};
 use super::stripe::Ledger;
 use super::{Endpoint, PickError, Place, Status};
 use crate::load::LoadRecorder;
-use crate::xds::model::{Assignment, EndpointHealth, LocalityName};
+use crate::xds::model::{Assignment, EndpointHealth, LocalityName, OutlierDetection, Warmup};
 
 /// Up to so many endpoints are all kept connected.
 const CONNECT_ALL: usize = 200;
@@ -115,6 +115,7 @@ impl<T: Default> State<T> {
     }
 
     pub(super) fn assign(&mut self, assignment: Arc<Assignment>) {
+        (self.outliers, self.warmup) = (assignment.outlier_detection, assignment.warmup);
         let mut before = std::mem::take(&mut self.entries);
         // When nobody serves yet, everything is as cold, and must begin at once.
         let serves = before.values().any(|entry| entry.standing().usable);
@@ -175,6 +176,11 @@ impl<T: Default> State<T> {
 }
 
 impl<T> State<T> {
+    pub(super) fn connect_timeout(&self) -> Duration {
+        let assigned = self.assignment.as_ref().map(|assignment| assignment.connect_timeout);
+        assigned.unwrap_or_else(|| Assignment::default().connect_timeout)
+    }
+
     pub(super) fn clear(&mut self, why: PickError) {
         (self.assignment, self.nothing) = (None, why);
         self.entries.values().for_each(|gone| gone.endpoint.seat.cell().admit(Admission::CLOSED));

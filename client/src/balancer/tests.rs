@@ -35,13 +35,9 @@ pub(super) fn assignment(shape: Shape<'_>) -> Assignment {
     };
     Assignment {
         cluster: "checkout".into(),
-        eds_service: "".into(),
         priorities: shape.iter().map(|tier| tier.iter().map(locality).collect()).collect(),
-        max_requests: None,
         failback: FAILBACK,
-        timeout: None,
-        retry: None,
-        report_load: false,
+        ..Assignment::default()
     }
 }
 

@@ -106,6 +106,34 @@ async fn a_new_endpoint_among_others_begins_with_one_request() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn ejection_and_warm_up_are_as_the_assignment_says() {
+    let balancer = ready(&[&[("a", 1, &[(1, 1, OK), (2, 1, OK)])]]);
+    let mut assignment = assignment(THREE);
+    assignment.outlier_detection.consecutive_errors = 2;
+    assignment.outlier_detection.base_ejection_time = Duration::from_secs(100);
+    assignment.warmup.window = Duration::ZERO;
+    balancer.assign(Arc::new(assignment), Instant::now());
+    report(&balancer, 3, &Status::Ready);
+    // Its first success is enough.
+    seconds(&balancer, 2, well).await;
+    let held: Vec<_> = (0..300).map(|_| balancer.pick(&RequestInfo::default()).unwrap().hold()).collect();
+    let third = held.iter().filter(|pick| pick.endpoint().address() == address(3)).count();
+    assert!((80..120).contains(&third), "{third}");
+    // Two failures in a row are too many, for longer than by default.
+    let mut failed = 0;
+    for pick in held.into_iter().filter(|pick| pick.endpoint().address() == address(2)).take(2) {
+        pick.finish(Outcome::Failure, Some(Duration::from_millis(10)), None);
+        failed += 1;
+    }
+    assert_eq!(failed, 2);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    balancer.tick(Instant::now());
+    tokio::time::advance(Duration::from_secs(50)).await;
+    balancer.tick(Instant::now());
+    assert_eq!(shares_of(&balancer, &[2, 1, 3], 300)[0], 0.0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_process_that_came_back_is_a_new_one() {
     let balancer = ready(THREE);
     seconds(&balancer, 2, well).await;

@@ -1,10 +1,8 @@
-//! The retry budget: retries are at most a fifth of calls, so that an overloaded service is not given more load.
+//! The retry budget: retries are at most so many of a hundred calls, so that an overloaded service is not given more load.
 
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
-/// Each call earns so many hundredths of a retry.
-const PERCENT: i64 = 20;
-/// A retry costs this.
+/// A retry costs this: hundredths of one.
 const RETRY: i64 = 100;
 /// Saved at the start, so that the first calls of a quiet client may be retried.
 const START: i64 = 10 * RETRY;
@@ -24,11 +22,11 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// A call was made.
-    pub(super) fn earn(&self) {
+    /// A call was made. Each earns so many hundredths of a retry.
+    pub(super) fn earn(&self, percent: u32) {
         // Exceeding the most by a few calls at once does no harm.
         if self.saved.load(Relaxed) < MOST {
-            self.saved.fetch_add(PERCENT, Relaxed);
+            self.saved.fetch_add(percent.into(), Relaxed);
         }
     }
 
@@ -48,7 +46,7 @@ mod tests {
         let budget = Budget::default();
         assert_eq!((0..100).filter(|_| budget.spend()).count(), 10);
         for _ in 0..500 {
-            budget.earn();
+            budget.earn(20);
         }
         assert_eq!((0..200).filter(|_| budget.spend()).count(), 100);
     }
@@ -57,7 +55,7 @@ mod tests {
     fn savings_end_somewhere() {
         let budget = Budget::default();
         for _ in 0..10_000 {
-            budget.earn();
+            budget.earn(20);
         }
         assert_eq!((0..2000).filter(|_| budget.spend()).count(), 1000);
     }

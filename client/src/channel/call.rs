@@ -12,7 +12,7 @@ use h2::{RecvStream, SendStream};
 use http::header::{HeaderName, HeaderValue, USER_AGENT};
 use http::uri::Scheme;
 use http::{HeaderMap, Request, Response, Uri, request};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::{Code, Status, body::Body};
 use tracing::Instrument as _;
 
@@ -69,6 +69,8 @@ struct Failed {
     untouched: bool,
     /// It may be repeated if the route says so.
     repeatable: bool,
+    /// It took longer than one attempt may: whatever its status, that is what a limit for one is for.
+    too_slow: bool,
 }
 
 struct Call {
@@ -90,7 +92,9 @@ pub(super) async fn run(core: Arc<Core>, request: Request<Body>) -> Result<Respo
     let policy = core.policy.load_full();
     let deadline = deadline::timeout(&mut head.headers, policy.timeout).map(|allowed| Instant::now() + allowed);
     prepare(&mut head, &core)?;
-    core.budget.earn();
+    if let Some(retry) = &policy.retry {
+        core.budget.earn(retry.budget_percent);
+    }
     let observer = head.extensions.remove();
     let hints = head.extensions.remove().unwrap_or_default();
     let upload = Some(Upload::new(body));
@@ -147,7 +151,10 @@ impl Call {
                 untouched += 1;
                 continue;
             }
-            let wait = self.may_retry(failed.status.code(), &HeaderMap::new(), retries);
+            let wait = match failed.too_slow {
+                true => self.wait_before(None, retries),
+                false => self.may_retry(failed.status.code(), &HeaderMap::new(), retries),
+            };
             match wait.filter(|_| failed.repeatable && self.restart()) {
                 Some(wait) => {
                     retries += 1;
@@ -162,10 +169,16 @@ impl Call {
         let RequestHints { hash, cost, prefix } = &self.hints;
         let prefix = prefix.as_deref().unwrap_or_default();
         let request = RequestInfo { hash: *hash, cost: *cost, prefix, avoid: &self.tried };
-        let pick = match self.core.balancer.ready(&request).await {
-            Ok(pick) => pick,
-            Err(why) => return Err(error::no_endpoint(&self.core.service, why)),
+        let Core { balancer, waiting, service, .. } = &*self.core;
+        let picked = match balancer.pick(&request) {
+            Err(why) if why.may_pass() => {
+                let limit = self.policy.max_pending.unwrap_or(u32::MAX);
+                let _waits = waiting.enter(limit).ok_or_else(|| error::too_many_wait(service, limit))?;
+                balancer.ready(&request).await
+            }
+            picked => picked,
         };
+        let pick = picked.map_err(|why| error::no_endpoint(service, why))?;
         self.attempts += 1;
         let place = pick.endpoint().place();
         let picked = Picked {
@@ -215,6 +228,7 @@ impl Call {
             return Err(Self::failed(attempt, status, false, false));
         };
         let deadline = self.deadline;
+        let limit = self.policy.retry.as_ref().and_then(|retry| retry.per_try_timeout);
         let answer = poll_fn(|cx| {
             if let Poll::Ready(Err(status)) = upload.poll(cx, &mut stream) {
                 return Poll::Ready(Err(status));
@@ -226,7 +240,20 @@ impl Call {
                 Poll::Pending => Poll::Pending,
             }
         });
-        match answer.await {
+        let answer = match limit {
+            None => answer.await,
+            Some(limit) => match timeout(limit, answer).await {
+                Ok(answered) => answered,
+                Err(_) => {
+                    let what = format!("{}: no answer within {limit:?}, the limit of one try", attempt.picked.address);
+                    let picked = Some(attempt.picked.clone());
+                    let status = error::status(Code::DeadlineExceeded, Failure::Deadline, picked, what);
+                    let failed = Self::failed(attempt, status, false, true);
+                    return Err(Failed { too_slow: true, ..failed });
+                }
+            },
+        };
+        match answer {
             Ok(None) => {
                 let status = self.out_of_time();
                 Err(Self::failed(attempt, status, false, false))
@@ -245,7 +272,7 @@ impl Call {
                 Err(Self::failed(attempt, status, untouched, true))
             }
             // The caller's own error: no endpoint is to blame, and it would come again.
-            Err(status) => Err(Failed { status, untouched: false, repeatable: false }),
+            Err(status) => Err(Failed { status, untouched: false, repeatable: false, too_slow: false }),
         }
     }
 
@@ -257,7 +284,7 @@ impl Call {
 
     fn failed(attempt: Attempt, status: Status, untouched: bool, repeatable: bool) -> Failed {
         attempt.finish(status.code(), &HeaderMap::new());
-        Failed { status, untouched, repeatable }
+        Failed { status, untouched, repeatable, too_slow: false }
     }
 
     fn request(&self) -> Request<()> {
@@ -290,8 +317,8 @@ impl Call {
 
     /// How long to wait before a retry; `None` if there may be none.
     fn may_retry(&self, code: Code, headers: &HeaderMap, retries: u32) -> Option<Duration> {
-        let Retry { attempts, on, base, max } = self.policy.retry.as_ref()?;
-        if retries >= *attempts || !on.contains(&(code as i32)) || code == Code::Ok {
+        let retry = self.policy.retry.as_ref()?;
+        if !retry.on.contains(&(code as i32)) || code == Code::Ok {
             return None;
         }
         let pushback = match headers.get(&PUSHBACK) {
@@ -299,7 +326,13 @@ impl Call {
             Some(pushback) => Some(Duration::from_millis(pushback.to_str().ok()?.parse().ok()?)),
             None => None,
         };
-        if !self.core.budget.spend() {
+        self.wait_before(pushback, retries)
+    }
+
+    /// How long to wait before a retry, unless the server said; `None` if there have been enough.
+    fn wait_before(&self, pushback: Option<Duration>, retries: u32) -> Option<Duration> {
+        let Retry { attempts, base, max, .. } = self.policy.retry.as_ref()?;
+        if retries >= *attempts || !self.core.budget.spend() {
             return None;
         }
         let most = base.saturating_mul(1 << retries.min(20)).min(*max);

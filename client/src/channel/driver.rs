@@ -17,6 +17,8 @@ use crate::xds::model::{Assignment, Resolution, Retry};
 pub(super) struct Policy {
     pub(super) timeout: Option<Duration>,
     pub(super) retry: Option<Retry>,
+    /// How many calls may wait for an endpoint; `None`: as many as come.
+    pub(super) max_pending: Option<u32>,
 }
 
 /// A task that ends with its owner.

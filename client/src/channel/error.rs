@@ -24,6 +24,8 @@ pub struct CallError {
 pub enum Failure {
     /// There was no endpoint to send to.
     NoEndpoint,
+    /// Too many calls waited for an endpoint already.
+    Pending,
     /// The connection broke, or no byte of the call could be sent.
     Broken,
     /// The server ended the stream without a status.
@@ -48,6 +50,12 @@ pub(super) fn status(code: Code, failure: Failure, picked: Option<Picked>, what:
 
 pub(super) fn no_endpoint(service: &str, error: PickError) -> Status {
     status(Code::Unavailable, Failure::NoEndpoint, None, format!("{service}: {error}"))
+}
+
+pub(super) fn too_many_wait(service: &str, limit: u32) -> Status {
+    let what =
+        format!("{service}: {limit} calls wait for an endpoint already, which is the cluster's max_pending_requests");
+    status(Code::Unavailable, Failure::Pending, None, what)
 }
 
 /// An HTTP/2 error as gRPC's protocol page maps it: what broke the connection is UNAVAILABLE.

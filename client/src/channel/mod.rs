@@ -15,6 +15,7 @@ mod explain;
 mod hints;
 mod picked;
 mod upload;
+mod waiting;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -34,6 +35,7 @@ pub use self::picked::{CallObserver, Picked};
 
 use self::budget::Budget;
 use self::driver::{AbortOnDrop, Policy};
+use self::waiting::Waiting;
 use crate::balancer::{Balancer, Chosen, RequestInfo};
 use crate::connection::{self, Dial, Pool, Slot, Tcp};
 use crate::load::LoadRecorder;
@@ -56,6 +58,7 @@ struct Core {
     balancer: Arc<Balancer<Slot>>,
     policy: Arc<ArcSwap<Policy>>,
     budget: Budget,
+    waiting: Waiting,
     last: Mutex<Option<LastPick>>,
     _driver: AbortOnDrop,
 }
@@ -64,7 +67,8 @@ struct Core {
 fn policy_of(policy: &Arc<ArcSwap<Policy>>) -> impl FnMut(&Assignment) + Send + use<> {
     let policy = Arc::clone(policy);
     move |assignment| {
-        policy.store(Arc::new(Policy { timeout: assignment.timeout, retry: assignment.retry.clone() }));
+        let Assignment { timeout, retry, max_pending_requests, .. } = assignment;
+        policy.store(Arc::new(Policy { timeout: *timeout, retry: retry.clone(), max_pending: *max_pending_requests }));
     }
 }
 
@@ -129,6 +133,7 @@ impl Channel {
             balancer,
             policy,
             budget: Budget::default(),
+            waiting: Waiting::default(),
             last: Mutex::new(None),
             _driver: AbortOnDrop::spawn(driver),
         };

@@ -15,8 +15,6 @@ use super::dial::Dial;
 use super::liveness::{Liveness, Step};
 use super::wire::{Traffic, Wire};
 
-/// The time to connect and to hear the server's first frame.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Room for answers: per stream and per connection, so that one slow reader does not stop the others.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
@@ -89,11 +87,15 @@ pub(crate) enum Ended {
     Over(String),
 }
 
-/// Connects, and waits until the peer has spoken HTTP/2.
+/// Connects, and waits until the peer has spoken HTTP/2: for all of it at most `limit`.
 ///
 /// # Errors
 /// A sentence that names what failed.
-pub(crate) async fn connect(dial: &dyn Dial, address: std::net::SocketAddr) -> Result<(Connection, Driver), String> {
+pub(crate) async fn connect(
+    dial: &dyn Dial,
+    address: std::net::SocketAddr,
+    limit: Duration,
+) -> Result<(Connection, Driver), String> {
     let attempt = async {
         let transport = dial.dial(address).await.map_err(|error| format!("{address}: connect: {error}"))?;
         let traffic = Traffic::new();
@@ -119,9 +121,9 @@ pub(crate) async fn connect(dial: &dyn Dial, address: std::net::SocketAddr) -> R
         let driver = Driver { connection, probe, pings, liveness: Liveness::default(), traffic: Arc::clone(&traffic) };
         Ok((Connection { requests, traffic }, driver))
     };
-    match timeout(CONNECT_TIMEOUT, attempt).await {
+    match timeout(limit, attempt).await {
         Ok(done) => done,
-        Err(_) => Err(format!("{address}: no HTTP/2 connection within {CONNECT_TIMEOUT:?}")),
+        Err(_) => Err(format!("{address}: no HTTP/2 connection within {limit:?}")),
     }
 }
 

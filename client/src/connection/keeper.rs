@@ -29,8 +29,9 @@ pub(crate) async fn keep(
     let report = |status| balancer.report(&endpoint, status, Instant::now());
     report(Status::Connecting);
     loop {
+        let limit = balancer.connect_timeout();
         let connected = tokio::select! {
-            connected = connect(&*dial, endpoint.address()) => connected,
+            connected = connect(&*dial, endpoint.address(), limit) => connected,
             _ = &mut stop => break,
         };
         let failed = match connected {
@@ -117,11 +118,7 @@ mod tests {
             cluster: "c".into(),
             eds_service: "".into(),
             priorities: vec![vec![locality]],
-            max_requests: None,
-            failback: Default::default(),
-            timeout: None,
-            retry: None,
-            report_load: false,
+            ..Assignment::default()
         };
         balancer.assign(Arc::new(assignment), Instant::now());
         let endpoint = balancer.wanted().remove(0);

@@ -10,7 +10,6 @@ use crate::balancer::{Balancer, Endpoint, Status};
 use crate::connection::backoff::Backoff;
 use crate::connection::{Dial, Keep};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Without any doubt it is looked at again after this.
 const INTERVAL: Duration = Duration::from_secs(10);
 
@@ -47,7 +46,8 @@ async fn keep(endpoint: Arc<Endpoint<Probe>>, balancer: Arc<Balancer<Probe>>, di
     report(Status::Connecting);
     loop {
         let address = endpoint.address();
-        let why = match timeout(CONNECT_TIMEOUT, dial.dial(address)).await {
+        let limit = balancer.connect_timeout();
+        let why = match timeout(limit, dial.dial(address)).await {
             Ok(Ok(_)) => {
                 backoff.reset();
                 report(Status::Ready);
@@ -56,7 +56,7 @@ async fn keep(endpoint: Arc<Endpoint<Probe>>, balancer: Arc<Balancer<Probe>>, di
                 continue;
             }
             Ok(Err(error)) => format!("{address}: connect: {error}"),
-            Err(_) => format!("{address}: no connection within {CONNECT_TIMEOUT:?}"),
+            Err(_) => format!("{address}: no connection within {limit:?}"),
         };
         report(Status::Down(why.into()));
         sleep(backoff.next(balancer.rng())).await;

@@ -32,6 +32,14 @@ pub struct Assignment {
     pub priorities: Vec<Vec<LocalityEndpoints>>,
     /// How many requests may be open at once (`circuit_breakers`); `None`: no limit.
     pub max_requests: Option<u32>,
+    /// How many requests may wait for a connection (`circuit_breakers`); `None`: no limit.
+    pub max_pending_requests: Option<u32>,
+    /// How long a connection may take to open; 1 s by default.
+    pub connect_timeout: Duration,
+    /// When an endpoint is taken for broken.
+    pub outlier_detection: OutlierDetection,
+    /// How a new endpoint gets its share.
+    pub warmup: Warmup,
     /// How a locality that was dead takes its share back.
     pub failback: Failback,
     /// The route's timeout; `None`: the caller's alone.
@@ -40,6 +48,26 @@ pub struct Assignment {
     pub retry: Option<Retry>,
     /// Whether load is reported to the management server (`lrs_server: self`).
     pub report_load: bool,
+}
+
+impl Default for Assignment {
+    /// No endpoint, no limit, no retry.
+    fn default() -> Self {
+        Self {
+            cluster: Arc::default(),
+            eds_service: Arc::default(),
+            priorities: Vec::new(),
+            max_requests: None,
+            max_pending_requests: None,
+            connect_timeout: Duration::from_secs(1),
+            outlier_detection: OutlierDetection::default(),
+            warmup: Warmup::default(),
+            failback: Failback::default(),
+            timeout: None,
+            retry: None,
+            report_load: false,
+        }
+    }
 }
 
 /// A locality of an assignment.
@@ -109,6 +137,52 @@ impl Default for Failback {
     }
 }
 
+/// When endpoints are ejected, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OutlierDetection {
+    /// Failures in a row.
+    pub consecutive_errors: u32,
+    /// How often endpoints are looked at.
+    pub interval: Duration,
+    /// The length of a first ejection.
+    pub base_ejection_time: Duration,
+    /// How much of a locality may be ejected, in percent; one endpoint always may.
+    pub max_ejection_percent: u32,
+    /// Whether a locality that fails as a whole is ejected as a whole, whatever the percentage.
+    pub eject_whole_locality: bool,
+}
+
+impl Default for OutlierDetection {
+    /// As TrafficPolicy's.
+    fn default() -> Self {
+        Self {
+            consecutive_errors: 5,
+            interval: Duration::from_secs(1),
+            base_ejection_time: Duration::from_secs(10),
+            max_ejection_percent: 50,
+            eject_whole_locality: true,
+        }
+    }
+}
+
+/// How a new endpoint gets its share.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Warmup {
+    /// From its first success to its whole share, if nothing holds it up.
+    pub window: Duration,
+    /// Above 1: more of it early; below 1: later. More than 0.
+    pub aggression: f64,
+    /// The least, as a part of its share: 0 to 1.
+    pub least: f64,
+}
+
+impl Default for Warmup {
+    /// 60 s, evenly, from a tenth: as TrafficPolicy's.
+    fn default() -> Self {
+        Self { window: Duration::from_secs(60), aggression: 1.0, least: 0.1 }
+    }
+}
+
 /// The route's retry policy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Retry {
@@ -120,4 +194,13 @@ pub struct Retry {
     pub base: Duration,
     /// Longest wait.
     pub max: Duration,
+    /// How long one attempt may wait for its answer to begin; `None`: as long as the call.
+    pub per_try_timeout: Option<Duration>,
+    /// At most so many retries for a hundred calls: the cluster's `circuit_breakers`, or 20 as in Envoy.
+    pub budget_percent: u32,
+}
+
+impl Retry {
+    /// `budget_percent` where nothing is said.
+    pub const BUDGET_PERCENT: u32 = 20;
 }

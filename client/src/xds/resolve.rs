@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::model::{Assignment, Resolution};
+use super::model::{Assignment, Resolution, Retry};
 use super::resources::cluster::Cluster;
 use super::resources::endpoints::Endpoints;
 use super::resources::listener::{Listener, Routes};
@@ -106,9 +106,13 @@ impl<'a> Resolver<'a> {
             eds_service: inputs.cluster.eds_service.as_str().into(),
             priorities: inputs.endpoints.priorities.clone(),
             max_requests: inputs.cluster.max_requests,
+            max_pending_requests: inputs.cluster.max_pending_requests,
+            connect_timeout: inputs.cluster.connect_timeout,
+            outlier_detection: inputs.cluster.outlier_detection,
+            warmup: inputs.cluster.warmup,
             failback: inputs.cluster.failback,
             timeout,
-            retry: route.retry.clone(),
+            retry: route.retry.clone().map(|retry| Retry { budget_percent: inputs.cluster.retry_percent, ..retry }),
             report_load: inputs.cluster.report_load,
         })
     }

@@ -1,8 +1,15 @@
 //! Who gets which share.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use portolan_client::channel::{CallError, Channel, Failure, Options};
+use portolan_client::connection::{Dial, Transport};
 use portolan_client::load::LoadRecorder;
 use portolan_client::xds::model::{Assignment, Resolution};
 use tokio::sync::watch;
@@ -46,6 +53,43 @@ async fn a_slow_endpoint_gets_less() {
     });
     futures::future::join_all(workers).await;
     assert!(backends[0].calls() * 2 < backends[1].calls(), "{} {}", backends[0].calls(), backends[1].calls());
+}
+
+/// A network in which nobody ever answers.
+#[derive(Debug)]
+struct Silence;
+
+impl Dial for Silence {
+    fn dial(&self, _: SocketAddr) -> BoxFuture<'_, std::io::Result<Box<dyn Transport>>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn no_more_calls_wait_for_an_endpoint_than_the_cluster_lets() {
+    let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+    // As long as the connection may take to open, calls wait for it.
+    let connect_timeout = Duration::from_secs(3600);
+    let plain = assignment(vec![vec![locality("a", 1, &[nobody])]]);
+    let limited = Assignment { max_pending_requests: Some(2), connect_timeout, ..plain };
+    let (_source, resolutions) = watch::channel(Resolution::Assignment(Arc::new(limited)));
+    let options = Options { dial: Arc::new(Silence), ..Options::new(3) };
+    let channel = Channel::over("checkout.shop", resolutions, options);
+    // The limit is known once the assignment is.
+    channel.balancer().changes().changed().await.unwrap();
+    let mut calls: FuturesUnordered<_> = (0..3).map(|_| call(&channel)).collect();
+    // Of three at once, one is told; the others wait on.
+    let refused = calls.next().await.unwrap().unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unavailable);
+    assert_eq!(
+        refused.message(),
+        "checkout.shop: 2 calls wait for an endpoint already, which is the cluster's max_pending_requests"
+    );
+    assert_eq!(CallError::of(&refused).unwrap().failure, Failure::Pending);
+    assert!(calls.next().now_or_never().is_none());
+    // Whoever gives up makes room.
+    drop(calls);
+    assert!(call(&channel).now_or_never().is_none());
 }
 
 #[tokio::test]

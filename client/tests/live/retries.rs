@@ -10,7 +10,8 @@ use crate::support::{Backend, assignment, call, channel, locality};
 
 fn retries(attempts: u32) -> Option<Retry> {
     let (base, max) = (Duration::from_millis(1), Duration::from_millis(10));
-    Some(Retry { attempts, on: vec![tonic::Code::Unavailable as i32], base, max })
+    let on = vec![tonic::Code::Unavailable as i32];
+    Some(Retry { attempts, on, base, max, per_try_timeout: None, budget_percent: 20 })
 }
 
 /// Two backends, of which the first answers UNAVAILABLE at once.
@@ -56,6 +57,37 @@ async fn retries_stop_when_their_budget_is_spent() {
     }
     // 10 saved at the start and a fifth of the calls.
     assert!((125..=130).contains(&backend.calls()), "{}", backend.calls());
+}
+
+#[tokio::test]
+async fn one_that_does_not_answer_in_the_time_of_one_try_is_not_waited_for() {
+    let backends = Backend::start_many(2).await;
+    backends[0].behaviour.latency.store(60_000, Relaxed);
+    let addresses: Vec<_> = backends.iter().map(|b| b.address).collect();
+    let retry = retries(1).map(|retry| Retry { per_try_timeout: Some(Duration::from_millis(50)), ..retry });
+    let assignment = Assignment { retry, ..assignment(vec![vec![locality("a", 1, &addresses)]]) };
+    let (channel, _source) = channel(assignment, 2).await;
+    let mut second = 0;
+    for _ in 0..15 {
+        let picked = call(&channel).await.unwrap();
+        assert_eq!(picked.address, backends[1].address);
+        second += u64::from(picked.attempts == 2);
+    }
+    assert!(second > 0, "somebody asked the slow one first");
+}
+
+#[tokio::test]
+async fn a_call_without_another_try_says_whom_it_waited_for() {
+    let backend = Backend::start().await;
+    backend.behaviour.latency.store(60_000, Relaxed);
+    // Two tries, both too slow.
+    let retry = retries(1).map(|retry| Retry { per_try_timeout: Some(Duration::from_millis(20)), ..retry });
+    let assignment = Assignment { retry, ..assignment(vec![vec![locality("a", 1, &[backend.address])]]) };
+    let (channel, _source) = channel(assignment, 1).await;
+    let status = call(&channel).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
+    assert_eq!(status.message(), format!("{}: no answer within 20ms, the limit of one try", backend.address));
+    assert_eq!(backend.calls(), 2);
 }
 
 #[tokio::test]

@@ -144,13 +144,9 @@ pub(crate) fn locality(zone: &str, weight: u32, addresses: &[SocketAddr]) -> Loc
 pub(crate) fn assignment(priorities: Vec<Vec<LocalityEndpoints>>) -> Assignment {
     Assignment {
         cluster: "checkout".into(),
-        eds_service: "".into(),
         priorities,
-        max_requests: None,
         failback: Failback { ramp: Duration::from_secs(1), hold_down: Duration::from_millis(200) },
-        timeout: None,
-        retry: None,
-        report_load: false,
+        ..Assignment::default()
     }
 }
 

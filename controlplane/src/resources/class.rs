@@ -42,6 +42,13 @@ impl ClientClass {
         }
     }
 
+    /// Whether it is one of the gRPC libraries of other languages: they know of no retry budget, no time for one try and
+    /// no slow start.
+    #[must_use]
+    pub fn is_stock_grpc(self) -> bool {
+        matches!(self, Self::GrpcCore | Self::GrpcJs | Self::GrpcGo | Self::GrpcJava)
+    }
+
     /// Whether it may be an Envoy: it needs to be told what a gRPC client does by itself.
     #[must_use]
     pub fn may_be_envoy(self) -> bool {

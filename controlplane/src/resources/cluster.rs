@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
+use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::thresholds::RetryBudget;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::common_lb_config::{
     LocalityConfigSpecifier, LocalityWeightedLbConfig,
 };
@@ -13,10 +14,10 @@ use envoy_types::pb::envoy::config::cluster::v3::load_balancing_policy::Policy;
 use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster, LoadBalancingPolicy, OutlierDetection};
 use envoy_types::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use envoy_types::pb::envoy::config::core::v3::{
-    ApiVersion, ConfigSource, Http2ProtocolOptions, SelfConfigSource, TypedExtensionConfig,
+    ApiVersion, ConfigSource, Http2ProtocolOptions, RuntimeDouble, SelfConfigSource, TypedExtensionConfig,
 };
-use envoy_types::pb::envoy::extensions::load_balancing_policies::common::v3::LocalityLbConfig;
 use envoy_types::pb::envoy::extensions::load_balancing_policies::common::v3::locality_lb_config;
+use envoy_types::pb::envoy::extensions::load_balancing_policies::common::v3::{LocalityLbConfig, SlowStartConfig};
 use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest;
 use envoy_types::pb::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
 use envoy_types::pb::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
@@ -27,39 +28,50 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_optio
 };
 use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
-use envoy_types::pb::google::protobuf::{Any, Duration, UInt32Value, Value};
+use envoy_types::pb::google::protobuf::{Any, UInt32Value, Value};
 use envoy_types::util::pack_any;
-use portolan_topology::policy::{EffectivePolicy, Failback};
+use portolan_topology::policy::{EffectivePolicy, OutlierDetection as Detection, Warmup};
 use prost::Message;
 
 use super::class::ClientClass;
 use super::listener::over_ads;
+use super::route::duration;
 
-/// Said outright, because gRPC enforces 1024 where nothing is said.
-const MAX_REQUESTS: u32 = 100_000;
 /// What servers say of their load (ORCA) that clients are to report: nothing, unless this names it. A server that says
 /// nothing costs nothing, and what is kept of one that names a thousand metrics is bounded.
 const REPORTED_METRICS: [&str; 4] =
     ["cpu_utilization", "mem_utilization", "application_utilization", "named_metrics.*"];
+/// The part of its calls that an endpoint may fail before a gRPC client takes it for broken, as in Envoy's own defaults.
+const FAILURE_PERCENT: u32 = 85;
+/// Envoy looks the factor's key up in its runtime, where nothing is set.
+const AGGRESSION_KEY: &str = "portolan.warmup.aggression";
 /// The key of our own metadata.
 const METADATA_FILTER: &str = "portolan.dev";
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// The encoded Cluster `name`, whose endpoints are the ClusterLoadAssignment `assignment`.
 pub(super) fn present(name: &str, assignment: String, policy: &EffectivePolicy, class: ClientClass) -> Vec<u8> {
-    let (lb_policy, load_balancing_policy) = balancing(class);
+    let (lb_policy, load_balancing_policy) = balancing(class, policy.warmup.as_ref());
+    let connection = &policy.connection;
+    let retries = policy.retry.as_ref().filter(|_| !class.is_stock_grpc());
     let cluster = Cluster {
         name: name.to_owned(),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into())),
         eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(over_ads()), service_name: assignment }),
-        connect_timeout: Some(Duration { seconds: 1, nanos: 0 }),
+        connect_timeout: Some(duration(connection.connect_timeout)),
         lb_policy: lb_policy.into(),
         load_balancing_policy,
         common_lb_config: class.may_be_envoy().then(|| common_lb_config(class)),
-        outlier_detection: class.may_be_envoy().then(outlier_detection),
+        outlier_detection: outlier_detection(policy.outlier_detection, class),
         circuit_breakers: Some(CircuitBreakers {
             thresholds: vec![Thresholds {
-                max_requests: u32_value(policy.max_requests.unwrap_or(MAX_REQUESTS)),
+                // Said outright, because gRPC enforces 1024 where nothing is said.
+                max_requests: u32_value(connection.max_requests),
+                max_pending_requests: u32_value(connection.max_pending_requests),
+                retry_budget: retries.map(|retry| RetryBudget {
+                    budget_percent: Some(Percent { value: retry.budget_percent.into() }),
+                    ..RetryBudget::default()
+                }),
                 ..Thresholds::default()
             }],
             ..CircuitBreakers::default()
@@ -77,14 +89,20 @@ pub(super) fn present(name: &str, assignment: String, policy: &EffectivePolicy, 
     };
     let mut bytes = cluster.encode_to_vec();
     // The fields of a message may follow each other in any order, so this continues the Cluster.
-    bytes.extend(ClusterMetadata::new(policy.locality.failback).encode_to_vec());
+    bytes.extend(ClusterMetadata::new(policy).encode_to_vec());
     bytes
 }
 
 /// P2C where the client has it, with the locality weights kept; round robin where not.
-fn balancing(class: ClientClass) -> (LbPolicy, Option<LoadBalancingPolicy>) {
+fn balancing(class: ClientClass, warmup: Option<&Warmup>) -> (LbPolicy, Option<LoadBalancingPolicy>) {
     let least_request = |locality_lb_config| {
-        let choices = LeastRequest { choice_count: u32_value(2), locality_lb_config, ..LeastRequest::default() };
+        let choices = LeastRequest {
+            choice_count: u32_value(2),
+            // gRPC has no slow start and does not read it.
+            slow_start_config: warmup.filter(|_| !class.is_stock_grpc()).map(slow_start),
+            locality_lb_config,
+            ..LeastRequest::default()
+        };
         policy("envoy.load_balancing_policies.least_request", pack_any(choices))
     };
     let round_robin = || policy("envoy.load_balancing_policies.round_robin", pack_any(RoundRobin::default()));
@@ -133,17 +151,37 @@ fn common_lb_config(class: ClientClass) -> CommonLbConfig {
     }
 }
 
-/// Without it Envoy stays with dead endpoints that are marked healthy. The figures are TrafficPolicy's defaults.
-fn outlier_detection() -> OutlierDetection {
-    OutlierDetection {
-        consecutive_5xx: u32_value(5),
-        interval: Some(Duration { seconds: 1, nanos: 0 }),
-        base_ejection_time: Some(Duration { seconds: 10, nanos: 0 }),
-        max_ejection_percent: u32_value(50),
-        // Only consecutive errors are promised.
+fn slow_start(warmup: &Warmup) -> SlowStartConfig {
+    SlowStartConfig {
+        slow_start_window: Some(duration(warmup.window)),
+        aggression: Some(RuntimeDouble { default_value: warmup.aggression, runtime_key: AGGRESSION_KEY.to_owned() }),
+        min_weight_percent: Some(Percent { value: warmup.min_percent.into() }),
+    }
+}
+
+/// Envoy always has it: without, it stays with dead endpoints that are marked healthy. gRPC has it where a policy asks.
+fn outlier_detection(given: Option<Detection>, class: ClientClass) -> Option<OutlierDetection> {
+    let given = if class.may_be_envoy() { Some(given.unwrap_or_default()) } else { given }?;
+    let common = OutlierDetection {
+        interval: Some(duration(given.interval)),
+        base_ejection_time: Some(duration(given.base_ejection_time)),
+        max_ejection_percent: u32_value(given.max_ejection_percent),
+        // Only what is wrong by itself is promised, not what is worse than the others.
         enforcing_success_rate: u32_value(0),
         ..OutlierDetection::default()
+    };
+    if class.is_stock_grpc() {
+        // It does not count errors in a row: what failed most of as many calls within an interval is out. Never the
+        // only endpoint, which nobody could stand in for.
+        return Some(OutlierDetection {
+            enforcing_failure_percentage: u32_value(100),
+            failure_percentage_threshold: u32_value(FAILURE_PERCENT),
+            failure_percentage_request_volume: u32_value(given.consecutive_errors),
+            failure_percentage_minimum_hosts: u32_value(2),
+            ..common
+        });
     }
+    Some(OutlierDetection { consecutive_5xx: u32_value(given.consecutive_errors), ..common })
 }
 
 fn http2() -> Any {
@@ -181,18 +219,23 @@ struct OrderedStruct {
 }
 
 impl ClusterMetadata {
-    fn new(failback: Failback) -> Self {
+    fn new(policy: &EffectivePolicy) -> Self {
+        let failback = policy.locality.failback;
         let milliseconds = |duration: std::time::Duration| {
             // Exact up to 2^53 ms; nothing in a policy is as long.
             #[expect(clippy::cast_precision_loss, reason = "see above")]
             let value = duration.as_millis() as f64;
             Value { kind: Some(ValueKind::NumberValue(value)) }
         };
-        let fields = [
+        let mut fields = BTreeMap::from([
             ("failbackRampMs".to_owned(), milliseconds(failback.ramp)),
             ("failbackHoldDownMs".to_owned(), milliseconds(failback.hold_down)),
-        ];
-        let ours = OrderedStruct { fields: fields.into() };
+        ]);
+        if let Some(detection) = policy.outlier_detection {
+            let whole = Value { kind: Some(ValueKind::BoolValue(detection.eject_whole_locality)) };
+            fields.insert("ejectWholeLocality".to_owned(), whole);
+        }
+        let ours = OrderedStruct { fields };
         Self { metadata: Some(OrderedMetadata { filter_metadata: [(METADATA_FILTER.to_owned(), ours)].into() }) }
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn present(name: &str, cluster: String, policy: &EffectivePolicy, cla
             .map(|limit| MaxStreamDuration { max_stream_duration: Some(limit), ..MaxStreamDuration::default() }),
         // Envoy ends requests after 15 s unless it is told not to.
         timeout: class.may_be_envoy().then(|| timeout.unwrap_or_default()),
-        retry_policy: policy.retry.as_ref().and_then(retries),
+        retry_policy: policy.retry.as_ref().and_then(|retry| retries(retry, class)),
         ..RouteAction::default()
     };
     let route = every_request(Action::Route(action));
@@ -51,7 +51,7 @@ pub(super) fn every_request(action: Action) -> Route {
 }
 
 /// `None`: nothing is tried again, which has no words of its own: gRPC refuses 0 retries.
-fn retries(retry: &Retry) -> Option<RetryPolicy> {
+fn retries(retry: &Retry, class: ClientClass) -> Option<RetryPolicy> {
     let on = |status: &RetryOn| match status {
         RetryOn::Cancelled => "cancelled",
         RetryOn::DeadlineExceeded => "deadline-exceeded",
@@ -59,9 +59,13 @@ fn retries(retry: &Retry) -> Option<RetryPolicy> {
         RetryOn::ResourceExhausted => "resource-exhausted",
         RetryOn::Unavailable => "unavailable",
     };
+    let per_try_timeout = retry.per_try_timeout.filter(|_| !class.is_stock_grpc());
+    // Envoy counts a try that took too long as a reset, whatever its status.
+    let too_slow = per_try_timeout.map(|_| "reset");
     let policy = RetryPolicy {
-        retry_on: retry.on.iter().map(on).collect::<Vec<_>>().join(","),
+        retry_on: retry.on.iter().map(on).chain(too_slow).collect::<Vec<_>>().join(","),
         num_retries: Some(UInt32Value { value: retry.attempts }),
+        per_try_timeout: per_try_timeout.map(duration),
         retry_back_off: Some(RetryBackOff {
             base_interval: Some(duration(retry.backoff.base)),
             max_interval: Some(duration(retry.backoff.max)),
@@ -71,7 +75,7 @@ fn retries(retry: &Retry) -> Option<RetryPolicy> {
     (retry.attempts > 0 && !retry.on.is_empty()).then_some(policy)
 }
 
-fn duration(duration: std::time::Duration) -> Duration {
+pub(super) fn duration(duration: std::time::Duration) -> Duration {
     Duration {
         // Policies hold at most a century.
         seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),

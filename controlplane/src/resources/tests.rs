@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::LbPolicy;
+use envoy_types::pb::envoy::config::cluster::v3::load_balancing_policy::Policy;
 use envoy_types::pb::envoy::config::core::v3::HealthStatus;
 use envoy_types::pb::envoy::config::core::v3::address::Address as AddressKind;
 use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
@@ -17,11 +18,12 @@ use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use envoy_types::pb::envoy::config::route::v3::route::Action;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
+use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest;
 use envoy_types::pb::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
 use envoy_types::pb::google::protobuf::Any;
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 use portolan_client::xds::{model as client_model, resources as client};
-use portolan_topology::policy::{Backoff, EffectivePolicy, Retry, RetryOn};
+use portolan_topology::policy::{Backoff, Connection, EffectivePolicy, OutlierDetection, Retry, RetryOn, Warmup};
 use portolan_topology::service::{Endpoint, Health};
 use proptest::prelude::*;
 use prost::Message;
@@ -356,13 +358,21 @@ fn route(policy: EffectivePolicy, class: ClientClass) -> client::route::Route {
 #[test]
 fn a_policy_s_timeout_and_retries_are_what_clients_read() {
     let backoff = Backoff { base: Duration::from_millis(40), max: Duration::from_millis(1500) };
-    let retry = Retry { attempts: 3, on: vec![RetryOn::Unavailable, RetryOn::ResourceExhausted], backoff };
+    let on = vec![RetryOn::Unavailable, RetryOn::ResourceExhausted];
+    let retry = Retry { attempts: 3, on, backoff, ..Retry::default() };
     let timeout = Some(Duration::from_millis(2500));
     let policy = EffectivePolicy { timeout, retry: Some(retry), ..EffectivePolicy::default() };
     for class in CLASSES {
         let route = route(policy.clone(), class);
         assert_eq!(route.timeout, timeout, "{class:?}");
-        let read = client_model::Retry { attempts: 3, on: vec![8, 14], base: backoff.base, max: backoff.max };
+        let read = client_model::Retry {
+            attempts: 3,
+            on: vec![8, 14],
+            base: backoff.base,
+            max: backoff.max,
+            per_try_timeout: None,
+            budget_percent: 20,
+        };
         assert_eq!(route.retry, Some(read), "{class:?}");
     }
 }
@@ -400,11 +410,131 @@ fn grpc_reads_its_timeout_where_envoy_does_not() {
 #[test]
 fn a_policy_s_limit_of_requests_reaches_the_cluster() {
     for (given, wanted) in [(Some(7), 7), (None, 100_000)] {
-        let policy = EffectivePolicy { max_requests: given, ..EffectivePolicy::default() };
+        let mut policy = EffectivePolicy::default();
+        policy.connection.max_requests = given.unwrap_or(policy.connection.max_requests);
         for class in CLASSES {
             let decoded = accepted(&encoded(Kind::Cds, "checkout.shop:8080", &limited(policy.clone()), class));
             let client::Decoded::Cluster(cluster) = decoded else { panic!("{decoded:?}") };
             assert_eq!(cluster.max_requests, Some(wanted), "{class:?}");
         }
     }
+}
+
+fn cluster_under(policy: EffectivePolicy, class: ClientClass) -> Cluster {
+    let resource = encoded(Kind::Cds, "checkout.shop:8080", &limited(policy), class);
+    accepted(&resource);
+    decode(&resource)
+}
+
+/// The least_request policy of a Cluster, whether at the top or within localities.
+fn least_request(cluster: &Cluster) -> LeastRequest {
+    let first = |policies: &[Policy]| {
+        policies[0].typed_extension_config.clone().unwrap().typed_config.expect("every policy has a config")
+    };
+    let outer = first(&cluster.load_balancing_policy.as_ref().unwrap().policies);
+    if outer.type_url.ends_with("LeastRequest") {
+        return LeastRequest::decode(outer.value.as_slice()).unwrap();
+    }
+    let within = WrrLocality::decode(outer.value.as_slice()).unwrap().endpoint_picking_policy.unwrap();
+    LeastRequest::decode(first(&within.policies).value.as_slice()).unwrap()
+}
+
+#[test]
+fn a_policy_s_limits_of_connections_reach_the_cluster() {
+    let connection =
+        Connection { connect_timeout: Duration::from_millis(2500), max_requests: 7, max_pending_requests: 3 };
+    for class in CLASSES {
+        let cluster = cluster_under(EffectivePolicy { connection, ..EffectivePolicy::default() }, class);
+        let timeout = cluster.connect_timeout.unwrap();
+        assert_eq!((timeout.seconds, timeout.nanos), (2, 500_000_000), "{class:?}");
+        let limits = &cluster.circuit_breakers.unwrap().thresholds[0];
+        assert_eq!(limits.max_pending_requests.as_ref().unwrap().value, 3, "{class:?}");
+    }
+}
+
+#[test]
+fn a_warm_up_is_the_slow_start_of_those_that_have_one() {
+    let warmup = Warmup { window: Duration::from_secs(30), aggression: 1.5, min_percent: 20 };
+    for class in [ClientClass::Envoy, ClientClass::Portolan, ClientClass::GrpcGo, ClientClass::GrpcJava] {
+        let policy = EffectivePolicy { warmup: Some(warmup), ..EffectivePolicy::default() };
+        let slow = least_request(&cluster_under(policy, class)).slow_start_config;
+        let Some(slow) = slow else {
+            assert!(class.is_stock_grpc(), "{class:?}");
+            continue;
+        };
+        assert_eq!(slow.slow_start_window.unwrap().seconds, 30);
+        assert_eq!(slow.aggression.unwrap().default_value, 1.5);
+        assert_eq!(slow.min_weight_percent.unwrap().value, 20.0);
+        assert!(!class.is_stock_grpc(), "{class:?}");
+    }
+    let without = cluster_under(EffectivePolicy::default(), ClientClass::Envoy);
+    assert_eq!(least_request(&without).slow_start_config, None);
+}
+
+#[test]
+fn outlier_detection_is_said_as_each_client_can_read_it() {
+    let detection = OutlierDetection { consecutive_errors: 3, max_ejection_percent: 30, ..OutlierDetection::default() };
+    for class in CLASSES {
+        let policy = EffectivePolicy { outlier_detection: Some(detection), ..EffectivePolicy::default() };
+        let said = cluster_under(policy, class).outlier_detection.unwrap();
+        assert_eq!(said.max_ejection_percent.unwrap().value, 30, "{class:?}");
+        assert_eq!(said.interval.unwrap().seconds, 1, "{class:?}");
+        // gRPC has none for errors in a row: so many calls of which most failed.
+        let errors = if class.is_stock_grpc() {
+            assert_eq!(said.enforcing_failure_percentage.unwrap().value, 100, "{class:?}");
+            assert!(said.consecutive_5xx.is_none(), "{class:?}");
+            said.failure_percentage_request_volume
+        } else {
+            said.consecutive_5xx
+        };
+        assert_eq!(errors.unwrap().value, 3, "{class:?}");
+        // What only compares endpoints is promised to nobody.
+        assert_eq!(said.enforcing_success_rate.unwrap().value, 0, "{class:?}");
+    }
+}
+
+#[test]
+fn one_try_s_time_and_the_retry_budget_reach_those_that_have_them() {
+    let retry = Retry { per_try_timeout: Some(Duration::from_millis(500)), budget_percent: 10, ..Retry::default() };
+    for class in CLASSES {
+        let policy = EffectivePolicy { retry: Some(retry.clone()), ..EffectivePolicy::default() };
+        let routes: RouteConfiguration =
+            decode(&encoded(Kind::Rds, "checkout.shop:8080", &limited(policy.clone()), class));
+        let Some(Action::Route(action)) = routes.virtual_hosts[0].routes[0].action.clone() else { panic!("no route") };
+        let tried = action.retry_policy.unwrap().per_try_timeout;
+        let budget = cluster_under(policy, class).circuit_breakers.unwrap().thresholds[0].retry_budget;
+        assert_eq!(tried.map(|time| time.nanos), (!class.is_stock_grpc()).then_some(500_000_000), "{class:?}");
+        let percent = budget.map(|budget| budget.budget_percent.unwrap().value);
+        assert_eq!(percent, (!class.is_stock_grpc()).then_some(10.0), "{class:?}");
+    }
+}
+
+#[test]
+fn our_own_client_reads_the_whole_policy_back() {
+    let warmup = Warmup { window: Duration::from_secs(30), aggression: 1.5, min_percent: 20 };
+    let detection = OutlierDetection {
+        consecutive_errors: 3,
+        interval: Duration::from_secs(2),
+        base_ejection_time: Duration::from_secs(20),
+        max_ejection_percent: 30,
+        eject_whole_locality: false,
+    };
+    let policy = EffectivePolicy {
+        warmup: Some(warmup),
+        outlier_detection: Some(detection),
+        retry: Some(Retry { budget_percent: 10, ..Retry::default() }),
+        ..EffectivePolicy::default()
+    };
+    let decoded = accepted(&encoded(Kind::Cds, "checkout.shop:8080", &limited(policy), ClientClass::Portolan));
+    let client::Decoded::Cluster(cluster) = decoded else { panic!("{decoded:?}") };
+    let expected = client_model::Warmup { window: warmup.window, aggression: 1.5, least: 0.2 };
+    assert_eq!((cluster.warmup, cluster.retry_percent), (expected, 10));
+    let expected = client_model::OutlierDetection {
+        consecutive_errors: 3,
+        interval: detection.interval,
+        base_ejection_time: detection.base_ejection_time,
+        max_ejection_percent: 30,
+        eject_whole_locality: false,
+    };
+    assert_eq!(cluster.outlier_detection, expected);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Capacity, LocalityPolicy, Retry, Scope};
+use super::{Capacity, Connection, LocalityPolicy, OutlierDetection, Retry, Scope, Warmup};
 
 /// The policy in force for one service.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -18,8 +18,12 @@ pub struct EffectivePolicy {
     pub timeout: Option<Duration>,
     /// What is tried again; `None`: nothing.
     pub retry: Option<Retry>,
-    /// Requests in flight of one client to the service, if anybody said.
-    pub max_requests: Option<u32>,
+    /// Limits of what is open at once.
+    pub connection: Connection,
+    /// How a new endpoint comes to its share; `None`: as each client does it by itself.
+    pub warmup: Option<Warmup>,
+    /// When an endpoint is taken for broken; `None`: as each client does it by itself.
+    pub outlier_detection: Option<OutlierDetection>,
     /// The drains in force, by name.
     pub drains: Vec<ActiveDrain>,
 }

@@ -14,7 +14,7 @@ use crate::names::{ClusterName, ServiceId};
 #[serde(tag = "kind")]
 pub enum PolicyObject {
     /// A TrafficPolicy.
-    TrafficPolicy(TrafficPolicy),
+    TrafficPolicy(Box<TrafficPolicy>),
     /// A Drain.
     Drain(Drain),
 }
@@ -97,7 +97,10 @@ impl PolicySet {
             effective.capacity = spec.capacity.or(effective.capacity);
             effective.timeout = spec.timeout.or(effective.timeout);
             effective.retry = spec.retry.clone().or(effective.retry);
-            effective.max_requests = spec.connection.map(|limits| limits.max_requests).or(effective.max_requests);
+            effective.connection = spec.connection.unwrap_or(effective.connection);
+            // A block beats a block whole, and one without `warmup` says nothing of it.
+            effective.warmup = spec.load_balancer.map_or(effective.warmup, |balancer| balancer.warmup);
+            effective.outlier_detection = spec.outlier_detection.or(effective.outlier_detection);
         }
         for stored in self.objects.values() {
             if let PolicyObject::Drain(drain) = &stored.object
@@ -119,7 +122,7 @@ impl PolicySet {
             .objects
             .iter()
             .filter_map(|(key, stored)| match &stored.object {
-                PolicyObject::TrafficPolicy(policy) => Some((stored.created, key, policy)),
+                PolicyObject::TrafficPolicy(policy) => Some((stored.created, key, &**policy)),
                 PolicyObject::Drain(_) => None,
             })
             .collect();

@@ -38,6 +38,10 @@ pub struct TrafficPolicySpec {
     pub retry: Option<Retry>,
     /// Limits of what is open at once.
     pub connection: Option<Connection>,
+    /// How endpoints are picked.
+    pub load_balancer: Option<LoadBalancer>,
+    /// When an endpoint is taken for broken.
+    pub outlier_detection: Option<OutlierDetection>,
 }
 
 /// What a policy is for.
@@ -149,11 +153,21 @@ pub struct Retry {
     pub on: Vec<RetryOn>,
     /// The pauses between tries.
     pub backoff: Backoff,
+    /// The longest that one try may take; `None`: as long as the request.
+    pub per_try_timeout: Option<Duration>,
+    /// At most so many retries for a hundred requests; 20 by default.
+    pub budget_percent: u32,
 }
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { attempts: 2, on: vec![RetryOn::Unavailable], backoff: Backoff::default() }
+        Self {
+            attempts: 2,
+            on: vec![RetryOn::Unavailable],
+            backoff: Backoff::default(),
+            per_try_timeout: None,
+            budget_percent: 20,
+        }
     }
 }
 
@@ -193,13 +207,72 @@ impl Default for Backoff {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Connection {
+    /// How long a connection may take to open; 1 s by default.
+    pub connect_timeout: Duration,
     /// Requests in flight of one client to the service; 100,000 by default.
     pub max_requests: u32,
+    /// Requests of one client that wait for a connection; 1,024 by default.
+    pub max_pending_requests: u32,
 }
 
 impl Default for Connection {
     fn default() -> Self {
-        Self { max_requests: 100_000 }
+        Self { connect_timeout: Duration::from_secs(1), max_requests: 100_000, max_pending_requests: 1024 }
+    }
+}
+
+/// `spec.loadBalancer`: how endpoints are picked.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LoadBalancer {
+    /// How a new endpoint comes to its share; `None`: as each client does it by itself.
+    pub warmup: Option<Warmup>,
+}
+
+/// `spec.loadBalancer.warmup`: the share of an endpoint that has been there for a time `t` is
+/// `max(minPercent / 100, (t / window)^(1 / aggression))` of its whole one, as in Envoy's slow start.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Warmup {
+    /// How long it takes; 60 s by default.
+    pub window: Duration,
+    /// The shape of the way: 1, the default, is a straight line, more is faster at first.
+    pub aggression: f64,
+    /// The least share, in percent; 10 by default.
+    pub min_percent: u32,
+}
+
+impl Default for Warmup {
+    fn default() -> Self {
+        Self { window: Duration::from_secs(60), aggression: 1.0, min_percent: 10 }
+    }
+}
+
+/// `spec.outlierDetection`: when an endpoint is taken for broken, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OutlierDetection {
+    /// After so many errors in a row; 5 by default.
+    pub consecutive_errors: u32,
+    /// How often it is looked at; 1 s by default.
+    pub interval: Duration,
+    /// For how long the first time; 10 s by default.
+    pub base_ejection_time: Duration,
+    /// At most so many of the endpoints, in percent; 50 by default.
+    pub max_ejection_percent: u32,
+    /// Whether a locality that fails as a whole is ejected as a whole, whatever the percentage; so by default.
+    pub eject_whole_locality: bool,
+}
+
+impl Default for OutlierDetection {
+    fn default() -> Self {
+        Self {
+            consecutive_errors: 5,
+            interval: Duration::from_secs(1),
+            base_ejection_time: Duration::from_secs(10),
+            max_ejection_percent: 50,
+            eject_whole_locality: true,
+        }
     }
 }
 

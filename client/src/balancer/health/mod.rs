@@ -11,12 +11,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub use self::outlier::OutlierDetection;
 pub(super) use self::outlier::{Member, judge};
 pub(super) use self::vitals::{Interval, Vitals};
-pub use self::warmup::Warmup;
 
 use super::Admission;
+use crate::xds::model::{OutlierDetection, Warmup};
 
 /// An ejection lasts twice as long as the one before, at most so many times; a healthy base time halves it again.
 const MOST_DOUBLINGS: u32 = 5;

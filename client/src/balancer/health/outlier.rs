@@ -4,10 +4,9 @@
 //! difference: the most that may be ejected protects against ejecting what others would have to carry, so it does not
 //! hold for a locality of which every endpoint fails in a row while another serves.
 
-use std::time::Duration;
-
 use super::Interval;
 use crate::balancer::latency::Peers;
+use crate::xds::model::OutlierDetection;
 
 /// Peers are compared where at least so many had enough requests in the interval.
 const PEERS: usize = 5;
@@ -18,34 +17,6 @@ const FAILURE_PERCENT: u32 = 85;
 const DEVIATIONS: f64 = 1.9;
 /// A mean latency so many times the peers' median is too long.
 const TIMES_SLOWER: f32 = 10.0;
-
-/// When endpoints are ejected, and for how long.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct OutlierDetection {
-    /// Failures in a row.
-    pub consecutive_errors: u32,
-    /// How often endpoints are looked at.
-    pub interval: Duration,
-    /// The length of a first ejection.
-    pub base_ejection_time: Duration,
-    /// How much of a locality may be ejected, in percent; one endpoint always may.
-    pub max_ejection_percent: u32,
-    /// Whether a locality that fails as a whole is ejected as a whole, whatever the percentage.
-    pub eject_whole_locality: bool,
-}
-
-impl Default for OutlierDetection {
-    /// As TrafficPolicy's.
-    fn default() -> Self {
-        Self {
-            consecutive_errors: 5,
-            interval: Duration::from_secs(1),
-            base_ejection_time: Duration::from_secs(10),
-            max_ejection_percent: 50,
-            eject_whole_locality: true,
-        }
-    }
-}
 
 /// An endpoint of the locality that is judged.
 #[derive(Debug, Clone, Copy)]

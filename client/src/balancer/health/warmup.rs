@@ -2,26 +2,10 @@
 
 use std::time::Duration;
 
+use crate::xds::model::Warmup;
+
 /// A latency so many times its peers' holds the ramp.
 const SLOW: f32 = 2.0;
-
-/// How a new endpoint gets its share.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Warmup {
-    /// From its first success to its whole share, if nothing holds it up.
-    pub window: Duration,
-    /// Above 1: more of it early; below 1: later. More than 0.
-    pub aggression: f64,
-    /// The least, as a part of its share: 0 to 1.
-    pub least: f64,
-}
-
-impl Default for Warmup {
-    /// 60 s, evenly, from a tenth: as TrafficPolicy's.
-    fn default() -> Self {
-        Self { window: Duration::from_secs(60), aggression: 1.0, least: 0.1 }
-    }
-}
 
 impl Warmup {
     /// The part of its share after it has been well for so long: `max(least, (well / window)^(1 / aggression))`.

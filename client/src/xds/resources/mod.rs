@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod endpoints;
 pub mod listener;
+mod outliers;
 pub mod route;
 
 #[cfg(test)]

@@ -267,5 +267,9 @@ fn retries(proto: &envoy_types::pb::envoy::config::route::v3::RetryPolicy) -> Re
             return Err(Invalid::new("retry_back_off.max_interval", "must not be less than base_interval"));
         }
     }
-    Ok((!on.is_empty()).then_some(Retry { attempts, on, base, max }))
+    // Zero means none, as in Envoy.
+    let per_try_timeout = proto.per_try_timeout.as_ref().map(|limit| duration("per_try_timeout", limit)).transpose()?;
+    let per_try_timeout = per_try_timeout.filter(|limit| !limit.is_zero());
+    let budget_percent = Retry::BUDGET_PERCENT;
+    Ok((!on.is_empty()).then_some(Retry { attempts, on, base, max, per_try_timeout, budget_percent }))
 }

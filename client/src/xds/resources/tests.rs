@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3::{
-    Cluster as ProtoCluster, cluster::ClusterDiscoveryType, cluster::LbPolicy,
+    CircuitBreakers, Cluster as ProtoCluster, OutlierDetection as Detection, circuit_breakers::Thresholds,
+    circuit_breakers::thresholds::RetryBudget, cluster::ClusterDiscoveryType, cluster::LbPolicy,
 };
-use envoy_types::pb::envoy::config::core::v3::{HealthStatus, Metadata, TransportSocket};
+use envoy_types::pb::envoy::config::core::v3::{HealthStatus, Metadata, RuntimeDouble, TransportSocket};
 use envoy_types::pb::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints, cluster_load_assignment, lb_endpoint::HostIdentifier,
 };
@@ -18,14 +19,16 @@ use envoy_types::pb::envoy::config::route::v3::{
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpFilter, Rds, http_connection_manager::RouteSpecifier, http_filter::ConfigType,
 };
+use envoy_types::pb::envoy::extensions::load_balancing_policies::common::v3::SlowStartConfig;
 use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest;
 use envoy_types::pb::envoy::service::discovery::v3::Resource;
+use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf::{Struct, UInt32Value, Value, value::Kind as ValueKind};
 use proptest::prelude::*;
 
 use super::*;
 use crate::xds::fixtures::*;
-use crate::xds::model::{EndpointHealth, Failback, Retry};
+use crate::xds::model::{EndpointHealth, Failback, OutlierDetection, Retry, Warmup};
 
 fn content(kind: Kind, any: &Any) -> Result<Decoded, String> {
     let (_, content) = decode(kind, any).map_err(|invalid| invalid.to_string())?;
@@ -208,13 +211,24 @@ fn retries_are_grpcs() {
     let read = |policy| route_config(&retry(policy)).virtual_hosts[0].route.as_ref().unwrap().retry.clone();
 
     let millis = Duration::from_millis;
-    let expected = Retry { attempts: 1, on: vec![1, 14], base: millis(25), max: millis(250) };
-    assert_eq!(read(on("unavailable, 5xx,cancelled,unavailable")), Some(expected));
+    let plain = Retry {
+        attempts: 1,
+        on: vec![1, 14],
+        base: millis(25),
+        max: millis(250),
+        per_try_timeout: None,
+        budget_percent: 20,
+    };
+    assert_eq!(read(on("unavailable, 5xx,cancelled,unavailable")), Some(plain.clone()));
     assert_eq!(read(on("5xx,reset")), None);
+    for (limit, wanted) in [(seconds(2), Some(millis(2000))), (seconds(0), None)] {
+        let limited = RetryPolicy { per_try_timeout: limit, ..on("unavailable") };
+        assert_eq!(read(limited).unwrap().per_try_timeout, wanted);
+    }
     let back_off = RetryBackOff { base_interval: seconds(1), max_interval: None };
     let slow =
         RetryPolicy { num_retries: Some(UInt32Value { value: 3 }), retry_back_off: Some(back_off), ..on("internal") };
-    let expected = Retry { attempts: 3, on: vec![13], base: millis(1000), max: millis(10_000) };
+    let expected = Retry { attempts: 3, on: vec![13], base: millis(1000), max: millis(10_000), ..plain };
     assert_eq!(read(slow), Some(expected));
 
     let zero = RetryPolicy { num_retries: Some(UInt32Value { value: 0 }), ..on("unavailable") };
@@ -251,18 +265,89 @@ fn a_cluster_says_what_a_balancer_must_know() {
     let plain = Cluster {
         eds_service: "service".to_owned(),
         max_requests: Some(500),
+        max_pending_requests: None,
+        connect_timeout: Duration::from_secs(1),
+        outlier_detection: OutlierDetection::default(),
+        warmup: Warmup::default(),
+        retry_percent: 20,
         failback: Failback::default(),
         report_load: false,
     };
     assert_eq!(read(&clustered(|_| ())), plain);
     let unlimited = clustered(|cluster| cluster.circuit_breakers = None);
     assert_eq!(read(&unlimited), Cluster { max_requests: None, ..plain.clone() });
+    let slow = |limit| clustered(|cluster| cluster.connect_timeout = limit);
+    assert_eq!(read(&slow(seconds(3))).connect_timeout, Duration::from_secs(3));
+    refused(Kind::Cluster, &slow(seconds(0)), "connect_timeout error:must be greater than 0");
+    let thresholds = Thresholds { max_pending_requests: Some(UInt32Value { value: 9 }), ..Thresholds::default() };
+    let breakers = CircuitBreakers { thresholds: vec![thresholds], ..CircuitBreakers::default() };
+    assert_eq!(read(&clustered(|cluster| cluster.circuit_breakers = Some(breakers))).max_pending_requests, Some(9));
+    let budgeted = |value: f64| {
+        let retry_budget = Some(RetryBudget { budget_percent: Some(Percent { value }), ..RetryBudget::default() });
+        let thresholds = vec![Thresholds { retry_budget, ..Thresholds::default() }];
+        clustered(|cluster| cluster.circuit_breakers = Some(CircuitBreakers { thresholds, ..Default::default() }))
+    };
+    assert_eq!(read(&budgeted(5.0)).retry_percent, 5);
+    refused(Kind::Cluster, &budgeted(101.0), "retry_budget.budget_percent error:must be from 0 to 100");
     let reporting = clustered(|cluster| cluster.lrs_server = this_server());
     assert!(read(&reporting).report_load);
     let ramped = clustered(|cluster| cluster.metadata = ours("failbackRampMs", ValueKind::NumberValue(1500.0)));
     assert_eq!(read(&ramped).failback, Failback { ramp: Duration::from_millis(1500), ..Failback::default() });
     let held = clustered(|cluster| cluster.metadata = ours("failbackHoldDownMs", ValueKind::NumberValue(0.0)));
     assert_eq!(read(&held).failback, Failback { hold_down: Duration::ZERO, ..Failback::default() });
+}
+
+#[test]
+fn a_cluster_says_when_an_endpoint_is_broken_and_when_it_is_warm() {
+    let read = |any: &Any| match content(Kind::Cluster, any) {
+        Ok(Decoded::Cluster(cluster)) => (*cluster).clone(),
+        other => panic!("{other:?}"),
+    };
+    let number = |value| Some(UInt32Value { value });
+    let detecting = |detection: Detection| clustered(|cluster| cluster.outlier_detection = Some(detection));
+    let whole = Detection {
+        consecutive_5xx: number(3),
+        interval: seconds(2),
+        base_ejection_time: seconds(20),
+        max_ejection_percent: number(30),
+        ..Detection::default()
+    };
+    let expected = OutlierDetection {
+        consecutive_errors: 3,
+        interval: Duration::from_secs(2),
+        base_ejection_time: Duration::from_secs(20),
+        max_ejection_percent: 30,
+        eject_whole_locality: true,
+    };
+    assert_eq!(read(&detecting(whole.clone())).outlier_detection, expected);
+    let one_by_one = clustered(|cluster| {
+        cluster.outlier_detection = Some(whole.clone());
+        cluster.metadata = ours("ejectWholeLocality", ValueKind::BoolValue(false));
+    });
+    assert!(!read(&one_by_one).outlier_detection.eject_whole_locality);
+    let never = Detection { enforcing_consecutive_5xx: number(0), ..whole.clone() };
+    assert_eq!(read(&detecting(never)).outlier_detection.consecutive_errors, u32::MAX);
+    let never = Detection { interval: seconds(0), ..whole.clone() };
+    refused(Kind::Cluster, &detecting(never), "outlier_detection.interval error:must be greater than 0");
+    let all = Detection { max_ejection_percent: number(101), ..whole };
+    refused(Kind::Cluster, &detecting(all), "outlier_detection.max_ejection_percent error:must be at most 100");
+    let text = ours("ejectWholeLocality", ValueKind::StringValue("no".to_owned()));
+    refused(Kind::Cluster, &clustered(|cluster| cluster.metadata = text), "must be true or false");
+
+    let slow = |aggression, percent| {
+        let slow_start_config = Some(SlowStartConfig {
+            slow_start_window: seconds(30),
+            aggression: Some(RuntimeDouble { default_value: aggression, runtime_key: "key".to_owned() }),
+            min_weight_percent: Some(Percent { value: percent }),
+        });
+        let least_request = LeastRequest { slow_start_config, ..LeastRequest::default() };
+        let list = policies(vec![policy("least_request.v3.LeastRequest", least_request.encode_to_vec())]);
+        clustered(|cluster| cluster.load_balancing_policy = Some(list))
+    };
+    let expected = Warmup { window: Duration::from_secs(30), aggression: 1.5, least: 0.2 };
+    assert_eq!(read(&slow(1.5, 20.0)).warmup, expected);
+    refused(Kind::Cluster, &slow(0.0, 20.0), "slow_start_config.aggression error:must be greater than 0");
+    refused(Kind::Cluster, &slow(1.0, 101.0), "slow_start_config.min_weight_percent error:must be from 0 to 100");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use envoy_types::pb::envoy::config::listener::v3::Listener;
 use envoy_types::pb::envoy::service::discovery::v3::DiscoveryRequest;
 use envoy_types::pb::google::rpc::Status as RpcStatus;
-use portolan_topology::policy::EffectivePolicy;
+use portolan_topology::policy::{Connection, EffectivePolicy};
 use prost::Message;
 
 use super::harness::{Ads, Plane, node};
@@ -28,7 +28,8 @@ async fn say(ads: &Ads, kind: Kind, names: &[&str], version: &str, nonce: &str) 
 /// `served`, with another limit of requests: that changes the cluster and nothing else.
 fn limited(addresses: &[&str], max_requests: u32) -> Served {
     let Served::Present(service) = served(addresses) else { panic!() };
-    let policy = EffectivePolicy { max_requests: Some(max_requests), ..EffectivePolicy::default() };
+    let connection = Connection { max_requests, ..Connection::default() };
+    let policy = EffectivePolicy { connection, ..EffectivePolicy::default() };
     Served::Present(ServedService { policy: policy.into(), ..(*service).clone() }.into())
 }
 

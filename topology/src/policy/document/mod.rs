@@ -120,7 +120,7 @@ impl Checks<'_> {
             Some(Spanned { value: "TrafficPolicy", .. }) => {
                 let object: Object<traffic::Spec> = document.read_into(Fields::Known, self.report)?;
                 let (name, namespace) = self.namespaced(&object.metadata);
-                Some(PolicyObject::TrafficPolicy(self.traffic_policy(name, namespace, object.spec)))
+                Some(PolicyObject::TrafficPolicy(Box::new(self.traffic_policy(name, namespace, object.spec))))
             }
             Some(Spanned { value: "Drain", .. }) => {
                 let object: Object<drain::Spec> = document.read_into(Fields::Known, self.report)?;

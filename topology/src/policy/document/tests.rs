@@ -50,10 +50,19 @@ fn the_full_policy_reads() {
     allowedRegions: [us-east, us-west, eu-west]
     failback: {ramp: 10s, holdDown: 3s}
   capacity: {requestsPerSecond: 200}
-  loadBalancer: {type: LeastRequest, leastRequest: {choiceCount: 2}}
-  connection: {maxRequests: 500}
+  loadBalancer:
+    type: LeastRequest
+    leastRequest: {choiceCount: 2}
+    warmup: {hold: 0s, window: 30s, aggression: 1.5, minPercent: 20}
+  connection: {connectTimeout: 3s, maxRequests: 500, maxPendingRequests: 50}
+  outlierDetection: {consecutiveErrors: 3, interval: 2s, baseEjectionTime: 20s, maxEjectionPercent: 30, ejectWholeLocality: false}
   timeout: 2s
-  retry: {attempts: 3, on: [UNAVAILABLE, RESOURCE_EXHAUSTED], backoff: {base: 50ms, max: 1s}}
+  retry:
+    attempts: 3
+    perTryTimeout: 500ms
+    on: [UNAVAILABLE, RESOURCE_EXHAUSTED]
+    backoff: {base: 50ms, max: 1s}
+    budgetPercent: 10
 status: {revision: 42, conditions: [{type: Accepted}]}",
     )) else {
         panic!("not a TrafficPolicy")
@@ -63,20 +72,37 @@ status: {revision: 42, conditions: [{type: Accepted}]}",
     assert_eq!(locality.failover.unwrap()[1].weight, 30);
     assert_eq!(locality.failback, Failback { ramp: Duration::from_secs(10), hold_down: Duration::from_secs(3) });
     assert_eq!(policy.spec.capacity, Some(Capacity::RequestsPerSecond(200.0)));
-    assert_eq!(policy.spec.connection.unwrap().max_requests, 500);
+    let seconds = Duration::from_secs;
+    let connection = Connection { connect_timeout: seconds(3), max_requests: 500, max_pending_requests: 50 };
+    assert_eq!(policy.spec.connection, Some(connection));
+    let warmup = Warmup { window: seconds(30), aggression: 1.5, min_percent: 20 };
+    assert_eq!(policy.spec.load_balancer, Some(LoadBalancer { warmup: Some(warmup) }));
+    let detection = OutlierDetection {
+        consecutive_errors: 3,
+        interval: seconds(2),
+        base_ejection_time: seconds(20),
+        max_ejection_percent: 30,
+        eject_whole_locality: false,
+    };
+    assert_eq!(policy.spec.outlier_detection, Some(detection));
     assert_eq!(policy.spec.timeout, Some(Duration::from_secs(2)));
     let retry = policy.spec.retry.unwrap();
-    assert_eq!((retry.attempts, retry.on.len(), retry.backoff.max), (3, 2, Duration::from_secs(1)));
+    assert_eq!((retry.attempts, retry.on.len(), retry.backoff.max), (3, 2, seconds(1)));
+    assert_eq!((retry.per_try_timeout, retry.budget_percent), (Some(Duration::from_millis(500)), 10));
 }
 
 #[test]
 fn what_a_policy_does_not_say_has_the_documented_defaults() {
-    let PolicyObject::TrafficPolicy(policy) = one(&policy("  locality: {}\n  retry: {}\n  connection: {}")) else {
+    let PolicyObject::TrafficPolicy(policy) = one(&policy(
+        "  locality: {}\n  retry: {}\n  connection: {}\n  loadBalancer: {warmup: {}}\n  outlierDetection: {}",
+    )) else {
         panic!("not a TrafficPolicy")
     };
     assert_eq!(policy.spec.locality, Some(LocalityPolicy::default()));
     assert_eq!(policy.spec.retry, Some(Retry::default()));
-    assert_eq!(policy.spec.connection.unwrap().max_requests, 100_000);
+    assert_eq!(policy.spec.connection, Some(Connection::default()));
+    assert_eq!(policy.spec.load_balancer.unwrap().warmup, Some(Warmup::default()));
+    assert_eq!(policy.spec.outlier_detection, Some(OutlierDetection::default()));
     let PolicyObject::Drain(drain) = one(&drain("scope: {region: us-east}, reason: test")) else {
         panic!("not a Drain")
     };
@@ -87,13 +113,8 @@ fn what_a_policy_does_not_say_has_the_documented_defaults() {
 fn what_does_not_exist_yet_is_refused_as_such() {
     for (spec, field, column) in [
         ("  rollout: {regions: [eu-west]}", "rollout", 12),
-        ("  outlierDetection: {consecutiveErrors: 5}", "outlierDetection", 21),
         ("  capacity: {concurrentRequests: 5}", "capacity.concurrentRequests", 34),
-        ("  connection: {connectTimeout: 1s}", "connection.connectTimeout", 32),
-        ("  connection: {maxPendingRequests: 1}", "connection.maxPendingRequests", 36),
-        ("  retry: {perTryTimeout: 500ms}", "retry.perTryTimeout", 26),
-        ("  retry: {budgetPercent: 20}", "retry.budgetPercent", 26),
-        ("  loadBalancer: {warmup: {hold: 0s}}", "loadBalancer.warmup", 26),
+        ("  loadBalancer: {warmup: {hold: 5s}}", "loadBalancer.warmup.hold", 33),
         ("  loadBalancer: {ringHash: {}}", "loadBalancer.ringHash", 28),
     ] {
         check(&policy(spec), &[&format!("6:{column}: `spec.{field}` is not supported yet")]);
@@ -118,6 +139,36 @@ fn wrong_policies() {
          `outlierDetection`, `timeout`, `retry` or `rollout`; did you mean `timeout`?"],
     );
     check(&policy("  timeout: 0s"), &["6:12: a timeout of zero fails every request; expected more than 0s"]);
+    check(
+        &policy("  timeout: 1s\n  retry: {perTryTimeout: 2s, budgetPercent: 0}"),
+        &[
+            "7:26: one try may take longer than the whole request; expected at most `timeout`",
+            "7:45: `retry.budgetPercent` is 0; expected a whole number from 1 to 100",
+        ],
+    );
+    check(
+        &policy("  loadBalancer: {warmup: {window: 0s, aggression: -1, minPercent: 101}}"),
+        &[
+            "6:35: `warmup.window` is zero; expected more than 0s",
+            "6:51: `warmup.aggression` is -1; expected more than 0; 1 is a straight line",
+            "6:67: `warmup.minPercent` is 101; expected a whole number from 1 to 100",
+        ],
+    );
+    check(
+        &policy("  outlierDetection: {consecutiveErrors: 0, interval: 0s, maxEjectionPercent: 101}"),
+        &[
+            "6:41: `outlierDetection.consecutiveErrors` is 0; expected a whole number from 1 to 4294967295",
+            "6:54: `outlierDetection.interval` is zero; expected more than 0s",
+            "6:78: `outlierDetection.maxEjectionPercent` is 101; expected a whole number from 0 to 100",
+        ],
+    );
+    check(
+        &policy("  connection: {connectTimeout: 0s, maxPendingRequests: 0}"),
+        &[
+            "6:32: `connection.connectTimeout` is zero; expected more than 0s",
+            "6:56: `connection.maxPendingRequests` is 0; expected a whole number from 1 to 4294967295",
+        ],
+    );
     check(
         &policy("  loadBalancer: {type: LeastRequests}"),
         &["6:24: unknown load balancer `LeastRequests`; expected `LeastRequest`, `RoundRobin`, `WeightedRoundRobin`, \
@@ -344,9 +395,33 @@ fn traffic_policy() -> impl Strategy<Value = PolicyObject> {
         attempts,
         on,
         backoff: Backoff { base: a.min(b), max: a.max(b) },
+        per_try_timeout: (attempts % 2 == 0).then_some(a),
+        budget_percent: attempts * 10,
     });
     let capacity = (1_u32..).prop_map(|rps| Capacity::RequestsPerSecond(f64::from(rps) / 16.0));
-    let connection = (1_u32..).prop_map(|max_requests| Connection { max_requests });
+    let connection =
+        (1_u32.., 1_u32.., duration()).prop_map(|(max_requests, max_pending_requests, connect_timeout)| Connection {
+            connect_timeout,
+            max_requests,
+            max_pending_requests,
+        });
+    let warmup = (duration(), 1_u32.., 1_u32..=100).prop_map(|(window, sixteenths, min_percent)| Warmup {
+        window,
+        aggression: f64::from(sixteenths) / 16.0,
+        min_percent,
+    });
+    let load_balancer = option::of(warmup).prop_map(|warmup| LoadBalancer { warmup });
+    let outlier_detection = (1_u32.., duration(), duration(), 0_u32..=100, any::<bool>()).prop_map(
+        |(consecutive_errors, interval, base_ejection_time, max_ejection_percent, eject_whole_locality)| {
+            OutlierDetection {
+                consecutive_errors,
+                interval,
+                base_ejection_time,
+                max_ejection_percent,
+                eject_whole_locality,
+            }
+        },
+    );
     (
         name(),
         name(),
@@ -356,14 +431,30 @@ fn traffic_policy() -> impl Strategy<Value = PolicyObject> {
         option::of(duration()),
         option::of(retry),
         option::of(connection),
+        (option::of(load_balancer), option::of(outlier_detection)),
     )
-        .prop_map(|(name, namespace, whole, locality, capacity, timeout, retry, connection)| {
+        .prop_map(|(name, namespace, whole, locality, capacity, timeout, retry, connection, rest)| {
             let target = match whole {
                 true => TargetRef::Namespace { name: namespace.clone() },
                 false => TargetRef::Service { name: name.clone(), section_name: None },
             };
-            let spec = TrafficPolicySpec { target_refs: vec![target], locality, capacity, timeout, retry, connection };
-            PolicyObject::TrafficPolicy(TrafficPolicy { namespace, name, spec })
+            let (load_balancer, outlier_detection) = rest;
+            // One try takes at most as long as the request.
+            let within = |retry: Retry| Retry {
+                per_try_timeout: retry.per_try_timeout.map(|tried| tried.min(timeout.unwrap_or(tried))),
+                ..retry
+            };
+            let spec = TrafficPolicySpec {
+                target_refs: vec![target],
+                locality,
+                capacity,
+                timeout,
+                retry: retry.map(within),
+                connection,
+                load_balancer,
+                outlier_detection,
+            };
+            PolicyObject::TrafficPolicy(Box::new(TrafficPolicy { namespace, name, spec }))
         })
 }
 

@@ -1,5 +1,7 @@
 //! A TrafficPolicy as it is written.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -9,8 +11,8 @@ use crate::document::{List, Spanned};
 use crate::duration::DurationText;
 use crate::names::{ClusterName, RegionName, check_label};
 use crate::policy::{
-    Backoff, Capacity, Connection, Failback, LocalityPolicy, Preference, Retry, RetryOn, TargetRef, TrafficPolicy,
-    TrafficPolicySpec, WeightedCluster,
+    Backoff, Capacity, Connection, Failback, LoadBalancer, LocalityPolicy, OutlierDetection, Preference, Retry,
+    RetryOn, TargetRef, TrafficPolicy, TrafficPolicySpec, Warmup, WeightedCluster,
 };
 use crate::topology::WeightedRegion;
 
@@ -22,7 +24,7 @@ pub(super) struct Spec {
     capacity: Option<Spanned<CapacityEntry>>,
     load_balancer: Option<LoadBalancerEntry>,
     connection: Option<ConnectionEntry>,
-    outlier_detection: Option<Spanned<IgnoredAny>>,
+    outlier_detection: Option<OutlierDetectionEntry>,
     timeout: Option<Spanned<DurationText>>,
     retry: Option<RetryEntry>,
     rollout: Option<Spanned<IgnoredAny>>,
@@ -90,7 +92,26 @@ struct LoadBalancerEntry {
     request_cost: Option<Spanned<IgnoredAny>>,
     prefix_affinity: Option<Spanned<IgnoredAny>>,
     custom: Option<Spanned<IgnoredAny>>,
-    warmup: Option<Spanned<IgnoredAny>>,
+    warmup: Option<WarmupEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WarmupEntry {
+    hold: Option<Spanned<DurationText>>,
+    window: Option<Spanned<DurationText>>,
+    aggression: Option<Spanned<f64>>,
+    min_percent: Option<Spanned<u32>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OutlierDetectionEntry {
+    consecutive_errors: Option<Spanned<u32>>,
+    interval: Option<Spanned<DurationText>>,
+    base_ejection_time: Option<Spanned<DurationText>>,
+    max_ejection_percent: Option<Spanned<u32>>,
+    eject_whole_locality: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -102,19 +123,19 @@ struct LeastRequestEntry {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ConnectionEntry {
-    connect_timeout: Option<Spanned<IgnoredAny>>,
+    connect_timeout: Option<Spanned<DurationText>>,
     max_requests: Option<Spanned<u32>>,
-    max_pending_requests: Option<Spanned<IgnoredAny>>,
+    max_pending_requests: Option<Spanned<u32>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RetryEntry {
     attempts: Option<Spanned<u32>>,
-    per_try_timeout: Option<Spanned<IgnoredAny>>,
+    per_try_timeout: Option<Spanned<DurationText>>,
     on: Option<Spanned<List<RetryOn>>>,
     backoff: Option<Spanned<BackoffEntry>>,
-    budget_percent: Option<Spanned<IgnoredAny>>,
+    budget_percent: Option<Spanned<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -142,15 +163,18 @@ fn place<T>(given: &Option<Spanned<T>>) -> Option<crate::diagnostic::Span> {
 
 impl Checks<'_> {
     pub(super) fn traffic_policy(&mut self, name: String, namespace: String, spec: Spec) -> TrafficPolicy {
-        self.not_yet("outlierDetection", place(&spec.outlier_detection));
         self.not_yet("rollout", place(&spec.rollout));
-        if let Some(balancer) = &spec.load_balancer {
-            self.load_balancer(balancer);
-        }
         if let Some(timeout) = spec.timeout
             && timeout.0.is_zero()
         {
             self.report.error(timeout.span, "a timeout of zero fails every request").expected("more than 0s");
+        }
+        if let (Some(timeout), Some(tried)) =
+            (spec.timeout, spec.retry.as_ref().and_then(|retry| retry.per_try_timeout))
+            && tried.0 > timeout.0
+        {
+            let message = "one try may take longer than the whole request";
+            self.report.error(tried.span, message).expected("at most `timeout`");
         }
         let spec = TrafficPolicySpec {
             target_refs: self.target_refs(&namespace, spec.target_refs),
@@ -159,6 +183,8 @@ impl Checks<'_> {
             timeout: spec.timeout.map(|timeout| timeout.0),
             retry: spec.retry.map(|retry| self.retry(retry)),
             connection: spec.connection.map(|connection| self.connection(&connection)),
+            load_balancer: spec.load_balancer.map(|balancer| self.load_balancer(&balancer)),
+            outlier_detection: spec.outlier_detection.map(|entry| self.outlier_detection(&entry)),
         };
         TrafficPolicy { namespace, name, spec }
     }
@@ -289,7 +315,7 @@ impl Checks<'_> {
         }
     }
 
-    fn load_balancer(&mut self, entry: &LoadBalancerEntry) {
+    fn load_balancer(&mut self, entry: &LoadBalancerEntry) -> LoadBalancer {
         if let Some(kind) = &entry.kind
             && kind.value != "LeastRequest"
         {
@@ -319,24 +345,73 @@ impl Checks<'_> {
             ("requestCost", &entry.request_cost),
             ("prefixAffinity", &entry.prefix_affinity),
             ("custom", &entry.custom),
-            ("warmup", &entry.warmup),
         ] {
             self.not_yet(&format!("loadBalancer.{field}"), place(given));
         }
+        LoadBalancer { warmup: entry.warmup.as_ref().map(|warmup| self.warmup(warmup)) }
+    }
+
+    fn warmup(&mut self, entry: &WarmupEntry) -> Warmup {
+        let default = Warmup::default();
+        // Nothing is held back by a hold of zero, which is the default.
+        self.not_yet("loadBalancer.warmup.hold", place(&entry.hold.filter(|hold| !hold.0.is_zero())));
+        let aggression = entry.aggression.map_or(default.aggression, |given| {
+            if !given.is_finite() || given.value <= 0.0 {
+                let message = format!("`warmup.aggression` is {}", given.value);
+                self.report.error(given.span, message).expected("more than 0; 1 is a straight line");
+            }
+            given.value
+        });
+        Warmup {
+            window: self.time("warmup.window", entry.window, default.window),
+            aggression,
+            min_percent: entry
+                .min_percent
+                .map_or(default.min_percent, |given| self.range("warmup.minPercent", given, 1, 100)),
+        }
+    }
+
+    fn outlier_detection(&mut self, entry: &OutlierDetectionEntry) -> OutlierDetection {
+        let default = OutlierDetection::default();
+        OutlierDetection {
+            consecutive_errors: entry.consecutive_errors.map_or(default.consecutive_errors, |given| {
+                self.range("outlierDetection.consecutiveErrors", given, 1, u32::MAX)
+            }),
+            interval: self.time("outlierDetection.interval", entry.interval, default.interval),
+            base_ejection_time: self.time(
+                "outlierDetection.baseEjectionTime",
+                entry.base_ejection_time,
+                default.base_ejection_time,
+            ),
+            max_ejection_percent: entry.max_ejection_percent.map_or(default.max_ejection_percent, |given| {
+                self.range("outlierDetection.maxEjectionPercent", given, 0, 100)
+            }),
+            eject_whole_locality: entry.eject_whole_locality.unwrap_or(default.eject_whole_locality),
+        }
+    }
+
+    /// A duration that is not zero.
+    fn time(&mut self, field: &str, given: Option<Spanned<DurationText>>, default: Duration) -> Duration {
+        let Some(given) = given else { return default };
+        if given.0.is_zero() {
+            self.report.error(given.span, format!("`{field}` is zero")).expected("more than 0s");
+        }
+        given.0
     }
 
     fn connection(&mut self, entry: &ConnectionEntry) -> Connection {
-        self.not_yet("connection.connectTimeout", place(&entry.connect_timeout));
-        self.not_yet("connection.maxPendingRequests", place(&entry.max_pending_requests));
-        let default = Connection::default().max_requests;
-        let max_requests =
-            entry.max_requests.map_or(default, |given| self.range("connection.maxRequests", given, 1, u32::MAX));
-        Connection { max_requests }
+        let default = Connection::default();
+        let mut limit = |field: &str, given: Option<Spanned<u32>>, default| {
+            given.map_or(default, |given| self.range(&format!("connection.{field}"), given, 1, u32::MAX))
+        };
+        Connection {
+            max_requests: limit("maxRequests", entry.max_requests, default.max_requests),
+            max_pending_requests: limit("maxPendingRequests", entry.max_pending_requests, default.max_pending_requests),
+            connect_timeout: self.time("connection.connectTimeout", entry.connect_timeout, default.connect_timeout),
+        }
     }
 
     fn retry(&mut self, entry: RetryEntry) -> Retry {
-        self.not_yet("retry.perTryTimeout", place(&entry.per_try_timeout));
-        self.not_yet("retry.budgetPercent", place(&entry.budget_percent));
         let default = Retry::default();
         let on = entry.on.map_or(default.on, |on| {
             if on.is_empty() {
@@ -354,6 +429,16 @@ impl Checks<'_> {
             Backoff { base, max }
         });
         let attempts = entry.attempts.map_or(default.attempts, |given| self.range("retry.attempts", given, 1, 10));
-        Retry { attempts, on, backoff }
+        Retry {
+            attempts,
+            on,
+            backoff,
+            per_try_timeout: entry
+                .per_try_timeout
+                .map(|given| self.time("retry.perTryTimeout", Some(given), given.value.0)),
+            budget_percent: entry
+                .budget_percent
+                .map_or(default.budget_percent, |given| self.range("retry.budgetPercent", given, 1, 100)),
+        }
     }
 }

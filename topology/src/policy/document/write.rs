@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::duration::DurationText;
 use crate::names::{RegionName, ServiceId};
 use crate::policy::{
-    Capacity, Drain, LocalityPolicy, PolicyObject, Preference, Retry, RetryOn, Scope, TargetRef, TrafficPolicy,
+    self, Capacity, Drain, LocalityPolicy, PolicyObject, Preference, Retry, RetryOn, Scope, TargetRef, TrafficPolicy,
     WeightedCluster,
 };
 use crate::topology::{API_VERSION, WeightedRegion};
@@ -43,7 +43,11 @@ struct TrafficSpec<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     capacity: Option<Capacity>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    connection: Option<crate::policy::Connection>,
+    connection: Option<Connection>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    load_balancer: Option<LoadBalancer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outlier_detection: Option<OutlierDetection>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timeout: Option<DurationText>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,10 +87,46 @@ struct Failback {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Connection {
+    connect_timeout: DurationText,
+    max_requests: u32,
+    max_pending_requests: u32,
+}
+
+#[derive(Serialize)]
+struct LoadBalancer {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warmup: Option<Warmup>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Warmup {
+    window: DurationText,
+    aggression: f64,
+    min_percent: u32,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OutlierDetection {
+    consecutive_errors: u32,
+    interval: DurationText,
+    base_ejection_time: DurationText,
+    max_ejection_percent: u32,
+    eject_whole_locality: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct RetrySpec<'a> {
     attempts: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    per_try_timeout: Option<DurationText>,
     on: &'a [RetryOn],
     backoff: Backoff,
+    budget_percent: u32,
 }
 
 #[derive(Serialize)]
@@ -143,7 +183,46 @@ impl<'a> Locality<'a> {
 impl<'a> RetrySpec<'a> {
     fn of(retry: &'a Retry) -> Self {
         let backoff = Backoff { base: DurationText(retry.backoff.base), max: DurationText(retry.backoff.max) };
-        Self { attempts: retry.attempts, on: &retry.on, backoff }
+        Self {
+            attempts: retry.attempts,
+            per_try_timeout: retry.per_try_timeout.map(DurationText),
+            on: &retry.on,
+            backoff,
+            budget_percent: retry.budget_percent,
+        }
+    }
+}
+
+impl Connection {
+    fn of(limits: policy::Connection) -> Self {
+        Self {
+            connect_timeout: DurationText(limits.connect_timeout),
+            max_requests: limits.max_requests,
+            max_pending_requests: limits.max_pending_requests,
+        }
+    }
+}
+
+impl LoadBalancer {
+    fn of(balancer: policy::LoadBalancer) -> Self {
+        let warmup = balancer.warmup.map(|warmup| Warmup {
+            window: DurationText(warmup.window),
+            aggression: warmup.aggression,
+            min_percent: warmup.min_percent,
+        });
+        Self { warmup }
+    }
+}
+
+impl OutlierDetection {
+    fn of(detection: policy::OutlierDetection) -> Self {
+        Self {
+            consecutive_errors: detection.consecutive_errors,
+            interval: DurationText(detection.interval),
+            base_ejection_time: DurationText(detection.base_ejection_time),
+            max_ejection_percent: detection.max_ejection_percent,
+            eject_whole_locality: detection.eject_whole_locality,
+        }
     }
 }
 
@@ -154,7 +233,9 @@ impl<'a> TrafficSpec<'a> {
             target_refs: spec.target_refs.iter().map(Target::of).collect(),
             locality: spec.locality.as_ref().map(Locality::of),
             capacity: spec.capacity,
-            connection: spec.connection,
+            connection: spec.connection.map(Connection::of),
+            load_balancer: spec.load_balancer.map(LoadBalancer::of),
+            outlier_detection: spec.outlier_detection.map(OutlierDetection::of),
             timeout: spec.timeout.map(DurationText),
             retry: spec.retry.as_ref().map(RetrySpec::of),
         }

@@ -40,7 +40,7 @@ fn a_service_beats_its_namespace_top_level_field_by_field() {
         let effective = effective(&set(&text));
         assert_eq!(effective.timeout, Some(Duration::from_secs(2)));
         assert_eq!(effective.retry.unwrap().attempts, 5);
-        assert_eq!(effective.max_requests, Some(7));
+        assert_eq!(effective.connection.max_requests, 7);
         // Not merged any deeper: the service's whole `locality` stands.
         assert_eq!(effective.locality.target_utilization_percent, 80);
     }
