@@ -187,10 +187,7 @@ pub async fn start(
     config.credentials.check(&trust_domain, &config.cluster)?;
     stages.push(Box::new(AbortOnDropHandle::new(tokio::spawn(config.credentials.clone().keep_current()))));
     // Who reads its services from Kubernetes is asked there, too, and writes back.
-    let kube_client = match &config.source {
-        SourceFrom::Kube(kube) => Some((kube.client.clone(), kube.exporting)),
-        SourceFrom::Files(_) | SourceFrom::Given(_) => None,
-    };
+    let mut kubernetes = None;
     let source = match config.source {
         SourceFrom::Files(folder) => {
             let files = FilesSource::start(folder).await?;
@@ -199,9 +196,10 @@ pub async fn start(
             source
         }
         SourceFrom::Kube(kube) => {
-            let kube = KubeSource::start(&kube, &mut rng);
-            let source = kube.source();
-            stages.push(Box::new(kube));
+            let running = KubeSource::start(&kube, &mut rng);
+            let source = running.source();
+            kubernetes = Some((kube, running.notes()));
+            stages.push(Box::new(running));
             source
         }
         SourceFrom::Given(source) => source,
@@ -248,8 +246,8 @@ pub async fn start(
         demand: federation.demand(),
     };
     let standing = federation.policy().standing();
-    let exports = match &kube_client {
-        Some((client, exporting)) => exports::follow(client, *exporting),
+    let exports = match &kubernetes {
+        Some((kube, _)) => exports::follow(&kube.client, kube.exporting),
         None => watch::channel(Arc::new(Exports::everything())).1,
     };
     let publish = told(source.services.clone(), exports.clone(), own_demand, topology.clone(), standing);
@@ -303,7 +301,8 @@ pub async fn start(
         let only = Only { listener, from, refusals: refusals.clone() };
         servers.push(serve_xds(&xds_services, Box::new(only), Rule::Plain, refusals, &shutdown));
     }
-    let kube = kube_client.map(|(client, _)| Stage::start(&admin, &client, exports, imported, &mut kube_rng));
+    let kube =
+        kubernetes.map(|(kube, notes)| Stage::start(&admin, &kube.client, exports, imported, notes, &mut kube_rng));
     Ok(Running {
         addresses,
         readiness,

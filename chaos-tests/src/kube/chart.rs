@@ -35,6 +35,20 @@ fn least(topology: &str) -> Vec<String> {
     ["-f", &deploy(LEAST[0]), "--set-file", &format!("topology.content={topology}")].map(str::to_owned).to_vec()
 }
 
+/// Installs or upgrades the release `portolan` with what must be set and `set`.
+pub(super) async fn put(lab: &Lab, kubeconfig: &Path, verb: &str, set: &[&str]) -> anyhow::Result<()> {
+    let chart = deploy("helm/portolan");
+    let mut arguments: Vec<String> = [verb, "portolan", &chart, "-n", "portolan"].map(str::to_owned).into();
+    if verb == "install" {
+        arguments.push("--create-namespace".to_owned());
+    }
+    arguments.extend(least(&deploy(LEAST[1])));
+    arguments.extend(set.iter().flat_map(|value| ["--set".to_owned(), (*value).to_owned()]));
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    lab.helm(kubeconfig, &arguments).await?.done()?;
+    Ok(())
+}
+
 async fn renders(lab: Lab) -> anyhow::Result<()> {
     let (chart, nowhere) = (deploy("helm/portolan"), Path::new("/dev/null"));
     let cases =

@@ -14,6 +14,7 @@ mod kubelet;
 mod lease;
 mod mcs;
 mod namespace;
+mod nodes;
 mod objects;
 mod plane;
 mod pods;
@@ -62,6 +63,7 @@ fn checks() -> Vec<suite::Check> {
         mcs::checks(),
         source::checks(),
         whole::checks(),
+        nodes::checks(),
         access::checks(),
         chart::checks(),
     ];
@@ -76,7 +78,7 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<ExitCod
         return Ok(ExitCode::SUCCESS);
     }
     suite::chosen(checks(), &arguments.names)?;
-    let tools = tools::Tools::find()?;
+    let tools = tools::Tools::find(arguments.bench)?;
     let mut command = vec![namespace::INSIDE.to_owned()];
     command.extend(tools.flags());
     command.extend(arguments.bench.then(|| "--bench".to_owned()));
@@ -89,7 +91,8 @@ pub async fn inside(inside: Inside, terminal: &Terminal) -> anyhow::Result<ExitC
     if inside.arguments.bench {
         let folder = suite::folder()?;
         let lab = suite::Lab { tools: inside.tools, folder: folder.path().to_owned() };
-        return bench::run(&lab, terminal).await.map(|()| ExitCode::SUCCESS);
+        let missed = bench::run(&lab, terminal).await?;
+        return Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let checks = suite::chosen(checks(), &inside.arguments.names)?;
     let failed = suite::run(checks, inside.tools, terminal).await?;

@@ -5,18 +5,20 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::suite::eventually;
-use crate::runner::AS_PORTOLAN;
 use crate::runner::portolan::Portolan;
-use crate::runner::process::{Launch, Process};
+use crate::runner::process::Process;
 use crate::sockets;
 
 /// How long a control plane may take to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(40);
+
+/// How long a Pod of the chart has between SIGTERM and SIGKILL.
+const GRACE: Duration = Duration::from_secs(30);
 
 /// One cluster with two zones.
 const ONE_CLUSTER: &str = "\
@@ -33,10 +35,14 @@ spec:
 pub(super) struct Serve {
     /// Its cluster.
     pub cluster: String,
+    /// Its name among several nodes of the cluster.
+    pub node: Option<String>,
     /// Its address.
     pub host: Ipv4Addr,
     /// More flags: the topology, certificates, the source.
     pub flags: Vec<String>,
+    /// Another build of it than this program.
+    pub program: Option<PathBuf>,
 }
 
 impl Serve {
@@ -47,7 +53,7 @@ impl Serve {
         let mut flags = vec!["--dev".to_owned(), format!("--topology={}", topology.display())];
         flags.extend(["--source=kube".to_owned(), format!("--kubeconfig={}", kubeconfig.display())]);
         flags.extend(more.iter().map(|flag| (*flag).to_owned()));
-        Ok(Self { cluster: "one".to_owned(), host: Ipv4Addr::new(127, 0, 1, 1), flags })
+        Ok(Self { cluster: "one".to_owned(), host: Ipv4Addr::new(127, 0, 1, 1), flags, node: None, program: None })
     }
 }
 
@@ -58,41 +64,45 @@ pub(super) struct Plane {
     portolan: Portolan,
     log: PathBuf,
     process: Process,
+    /// Whether the process is a supervisor, and the control plane its child.
+    supervised: bool,
 }
 
 impl Plane {
     /// Starts one and waits until it is ready.
     pub(super) async fn start(folder: &Path, serve: &Serve) -> anyhow::Result<Self> {
         let mut plane = Self::start_unready(folder, serve)?;
+        plane.until_ready().await?;
+        Ok(plane)
+    }
+
+    /// Waits until it is ready.
+    pub(super) async fn until_ready(&mut self) -> anyhow::Result<()> {
         let ready = eventually("the control plane is ready", READY_WITHIN, || async {
-            Ok(plane.is_ready().await.then_some(()))
+            Ok(self.is_ready().await.then_some(()))
         });
         let ready = ready.await;
-        plane.process.check()?;
+        self.process.check()?;
         if ready.is_err() {
-            return Err(plane.process.not_ready(READY_WITHIN).into());
+            return Err(self.process.not_ready(READY_WITHIN).into());
         }
-        Ok(plane)
+        Ok(())
     }
 
     /// Starts one.
     pub(super) fn start_unready(folder: &Path, serve: &Serve) -> anyhow::Result<Self> {
-        let portolan = Portolan::new(None).context("cannot find this program")?;
-        let log = folder.join(format!("{}.log", serve.cluster));
-        let mut arguments = vec![AS_PORTOLAN.to_owned(), "serve".to_owned(), format!("--cluster={}", serve.cluster)];
-        arguments.push(format!("--data-dir={}", folder.join(&serve.cluster).display()));
+        let portolan = Portolan::new(serve.program.clone()).context("cannot find this program")?;
+        let name = serve.node.as_ref().unwrap_or(&serve.cluster);
+        let log = folder.join(format!("{name}.log"));
+        let mut arguments = vec!["serve".to_owned(), format!("--cluster={}", serve.cluster)];
+        arguments.push(format!("--data-dir={}", folder.join(name).display()));
+        arguments.extend(serve.node.iter().map(|node| format!("--node={node}")));
         let ports = [("--peer-addr", 7443), ("--xds-addr", 7444), ("--admin-addr", 7480), ("--metrics-addr", 7481)];
         arguments.extend(ports.iter().map(|(flag, port)| format!("{flag}={}:{port}", serve.host)));
         arguments.extend(serve.flags.iter().cloned());
-        let launch = Launch {
-            name: format!("control plane {}", serve.cluster),
-            program: portolan.ours().to_owned(),
-            arguments,
-            log: log.clone(),
-            environment: Vec::new(),
-            killed_by_pipe: false,
-        };
-        Ok(Self { host: serve.host, portolan, log, process: launch.start()? })
+        let launch = portolan.launch(format!("control plane {name}"), arguments, log.clone());
+        let supervised = launch.killed_by_pipe;
+        Ok(Self { host: serve.host, portolan, log, process: launch.start()?, supervised })
     }
 
     fn at(&self, port: u16) -> SocketAddr {
@@ -161,11 +171,22 @@ impl Plane {
 
     /// What it holds of memory.
     pub(super) fn resident_bytes(&self) -> anyhow::Result<u64> {
-        let id = self.process.id().context("the control plane has ended")?;
+        let mut id = self.process.id().context("the control plane has ended")?;
+        if self.supervised {
+            let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+            id = children.trim().parse().with_context(|| format!("the supervisor's children are `{children}`"))?;
+        }
         let status = fs::read_to_string(format!("/proc/{id}/status")).context("this system has no /proc")?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().context("VmRSS is no number")?;
         Ok(kilobytes * 1024)
+    }
+
+    /// SIGTERM, as a kubelet sends it; returns when it is gone.
+    pub(super) async fn terminate(self) -> anyhow::Result<()> {
+        let ended = self.process.terminate(GRACE).await.context("cannot end a control plane")?;
+        ensure!(ended, "a control plane that was told to end is there after {} s", GRACE.as_secs());
+        Ok(())
     }
 
     /// SIGKILL; returns when it is gone.

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::events::v1::Event;
+use kube::Api;
+use kube::api::ListParams;
 use serde_json::json;
 
 use super::objects::{Writer, endpoint};
@@ -105,6 +109,19 @@ async fn hostile(lab: Lab) -> anyhow::Result<()> {
         "Service shop/portless: it has no port",
     ] {
         ensure!(status.contains(named), "status does not say `{named}`:\n{status}");
+    }
+    // Their owners are told where they look.
+    let events: Api<Event> = Api::namespaced(server.client().await?, "shop");
+    let services: Api<Service> = Api::namespaced(server.client().await?, "shop");
+    for (name, note) in [("minus", "`-1` is not a whole number"), ("portless", "it has no port")] {
+        let uid = services.get(name).await?.metadata.uid;
+        eventually(&format!("an Event about {name}"), SOON, || async {
+            let said = events.list(&ListParams::default()).await?.items;
+            let about = |event: &Event| event.regarding.as_ref().is_some_and(|about| about.uid == uid);
+            let noted = |event: &Event| event.note.as_ref().is_some_and(|text| text.contains(note));
+            Ok(said.iter().any(|event| about(event) && noted(event)).then_some(()))
+        })
+        .await?;
     }
     shop.service("minus", port_80(), json!({"portolan.dev/weight": "7"})).await?;
     plane.shows("minus.shop", &["10.1.0.9:8080 ready 7 here-a"], SOON).await?;

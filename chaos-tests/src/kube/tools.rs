@@ -20,21 +20,43 @@ pub(super) struct Tools {
     /// A Python with grpcio.
     #[arg(long)]
     pub python: PathBuf,
+    /// An optimised build of `portolan`, to be measured.
+    #[arg(long)]
+    pub portolan: Option<PathBuf>,
 }
 
 impl Tools {
-    /// Takes them from the cache, or makes them, which takes minutes and needs Go, Python and their registries.
-    pub(super) fn find() -> anyhow::Result<Self> {
+    /// Takes them from the cache, or makes them, which takes minutes and needs Go, Python and their registries; an
+    /// optimised `portolan`, too, if one is to be measured.
+    pub(super) fn find(measured: bool) -> anyhow::Result<Self> {
         // The quick ones first: what is missing is told before minutes of building.
         let (kubectl_helm, python) = (script("kubectl-helm.sh")?, script("grpc-python.sh")?);
-        Ok(Self { apiserver: script("build.sh")?, kubectl_helm, python })
+        let apiserver = script("build.sh")?;
+        let portolan = if measured && cfg!(debug_assertions) { Some(optimised()?) } else { None };
+        Ok(Self { apiserver, kubectl_helm, python, portolan })
     }
 
     /// As [`Tools`] parses them.
-    pub(super) fn flags(&self) -> [String; 3] {
+    pub(super) fn flags(&self) -> Vec<String> {
         let programs = [("apiserver", &self.apiserver), ("kubectl-helm", &self.kubectl_helm), ("python", &self.python)];
-        programs.map(|(flag, path)| format!("--{flag}={}", path.display()))
+        let all = programs.into_iter().chain(self.portolan.as_ref().map(|path| ("portolan", path)));
+        all.map(|(flag, path)| format!("--{flag}={}", path.display())).collect()
     }
+}
+
+/// Builds `portolan` with optimisations beside this build, which has none: what it takes says nothing of those that are
+/// deployed.
+fn optimised() -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let target = program.ancestors().nth(2).context("this program is in no target folder")?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--locked", "--release", "--bin", "portolan", "--target-dir"]).arg(target);
+    let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null()).status();
+    if !built.context("cannot run cargo")?.success() {
+        bail!("cargo cannot build an optimised `portolan`");
+    }
+    Ok(target.join("release").join("portolan"))
 }
 
 /// The program that calls through stock gRPC.

@@ -121,6 +121,8 @@ fn serve(cluster: &str, index: usize, topology: &Path, certs: &Path, kubeconfig:
     Serve {
         cluster: cluster.to_owned(),
         host: host(index),
+        node: None,
+        program: None,
         flags: vec![
             flag("topology", topology.to_owned()),
             flag("tls-cert", certs.join(format!("{cluster}.pem"))),

@@ -71,10 +71,6 @@ impl Portolan {
         let cluster = &site.cluster;
         let credentials = folder.certs();
         let path = |path: PathBuf| path.display().to_string();
-        let mut arguments = vec![AS_PORTOLAN.to_owned()];
-        if let Some(other) = &self.other {
-            arguments = vec![SUPERVISE.to_owned(), path(other.clone())];
-        }
         let flags = [
             ("--topology", path(folder.topology())),
             ("--cluster", cluster.to_string()),
@@ -88,7 +84,7 @@ impl Portolan {
             ("--tls-key", path(credentials.join(format!("{cluster}-key.pem")))),
             ("--tls-ca", path(credentials.join("ca.pem"))),
         ];
-        arguments.push("serve".to_owned());
+        let mut arguments = vec!["serve".to_owned()];
         arguments.extend(flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));
         if let Some(plaintext) = site.plaintext {
             let plaintext = plaintext.to_string();
@@ -96,12 +92,22 @@ impl Portolan {
             arguments.extend(lenient.map(str::to_owned));
             arguments.extend(["--xds-plaintext-from", "127.0.0.0/8"].map(str::to_owned));
         }
+        self.launch(format!("control plane {cluster}"), arguments, folder.log(cluster.as_str()))
+    }
+
+    /// How to start it with `arguments` so that it dies with the runner.
+    #[must_use]
+    pub(crate) fn launch(&self, name: String, arguments: Vec<String>, log: PathBuf) -> Launch {
+        let mut first = vec![AS_PORTOLAN.to_owned()];
+        if let Some(other) = &self.other {
+            first = vec![SUPERVISE.to_owned(), other.display().to_string()];
+        }
         Launch {
-            name: format!("control plane {cluster}"),
+            name,
             program: self.ours.clone(),
-            arguments,
+            arguments: [first, arguments].concat(),
             environment: Vec::new(),
-            log: folder.log(cluster.as_str()),
+            log,
             killed_by_pipe: self.other.is_some(),
         }
     }

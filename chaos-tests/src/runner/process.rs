@@ -205,10 +205,26 @@ impl Process {
             // A broken pipe means that it is gone already.
             let _ = stdin.write_all(format!("{line}\n").as_bytes()).await;
         }
-        if tokio::time::timeout(within, self.child.wait()).await.is_err() {
+        self.ends(within).await;
+    }
+
+    /// Lets it end in good order by SIGTERM, as a kubelet does, and kills it if it has not `within` that time. Returns
+    /// whether it ended by itself.
+    pub(crate) async fn terminate(mut self, within: Duration) -> io::Result<bool> {
+        if let Some(id) = self.id() {
+            Command::new("kill").arg(id.to_string()).status().await?;
+        }
+        Ok(self.ends(within).await)
+    }
+
+    /// Waits for its end, and kills it in the end; whether that was not needed.
+    async fn ends(&mut self, within: Duration) -> bool {
+        let ended = tokio::time::timeout(within, self.child.wait()).await.is_ok();
+        if !ended {
             self.kill();
             let _ = self.child.wait().await;
         }
+        ended
     }
 }
 

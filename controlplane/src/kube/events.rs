@@ -1,6 +1,6 @@
 //! Kubernetes Events: what is wrong with an object, said where its owner looks (`kubectl describe`).
 //!
-//! Saying something never waits: what does not fit the queue is dropped, since whatever is still wrong is said again. The
+//! Who says something does not wait: what does not fit the queue is dropped, since whatever is still wrong is said again. The
 //! same about the same object is said once in ten minutes.
 
 use std::collections::HashMap;
@@ -52,15 +52,28 @@ impl Events {
 
     /// Says that something is wrong with an object: `reason` is one word in PascalCase, `note` a sentence.
     pub fn warn(&self, about: ObjectReference, reason: &'static str, note: impl Into<String>) {
-        let mut note = note.into();
+        if let Some(queue) = &self.queue {
+            // A full queue: what is still wrong is said again.
+            let _ = queue.try_send(Said::new(about, reason, note.into()));
+        }
+    }
+
+    /// The same for who has much to say and can wait: nothing is dropped.
+    pub(super) async fn warn_in_turn(&self, about: ObjectReference, reason: &'static str, note: &str) {
+        if let Some(queue) = &self.queue {
+            // It is closed at the end.
+            let _ = queue.send(Said::new(about, reason, note.to_owned())).await;
+        }
+    }
+}
+
+impl Said {
+    fn new(about: ObjectReference, reason: &'static str, mut note: String) -> Self {
         if note.len() > LONGEST_NOTE {
             note.truncate(note.floor_char_boundary(LONGEST_NOTE - "…".len()));
             note.push('…');
         }
-        if let Some(queue) = &self.queue {
-            // A full queue: what is still wrong is said again.
-            let _ = queue.try_send(Said { about, reason, note });
-        }
+        Self { about, reason, note }
     }
 }
 

@@ -11,6 +11,7 @@ pub mod events;
 pub mod lease;
 pub(crate) mod mcs;
 pub(crate) mod mirror;
+mod notes;
 pub(crate) mod policy;
 mod stage;
 

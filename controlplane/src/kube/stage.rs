@@ -13,8 +13,9 @@ use tokio_util::task::AbortOnDropHandle;
 use super::events::Events;
 use super::lease::{Claim, Lease, Timing};
 use super::mcs::exports::Exports;
-use super::{mcs, policy};
+use super::{mcs, notes, policy};
 use crate::admin::Admin;
+use crate::source::kube::Notes;
 
 /// The Lease of the node that writes for its cluster.
 const LEASE: &str = "portolan";
@@ -27,12 +28,13 @@ pub(crate) struct Stage {
 
 impl Stage {
     /// Starts it. The Lease is in the client's namespace; `wanted` takes the endpoint lists that are needed for what is
-    /// written.
+    /// written; `notes` has what the owners of objects are told.
     pub(crate) fn start(
         admin: &Arc<Admin>,
         client: &Client,
         exports: watch::Receiver<Arc<Exports>>,
         wanted: watch::Sender<BTreeSet<ServicePort>>,
+        notes: watch::Receiver<Arc<Notes>>,
         rng: &mut StdRng,
     ) -> Self {
         let identity = format!("{}-{:08x}", admin.node, rng.random::<u32>());
@@ -41,9 +43,10 @@ impl Stage {
         let claim = Claim { namespace, name: LEASE.to_owned(), identity, timing: Timing::default() };
         let lease = Lease::start(client.clone(), claim);
         let policy = policy::run(admin.clone(), client.clone(), lease.standing(), events.clone());
+        let told = notes::run(notes, events.clone(), lease.standing());
         let inputs = mcs::writer::Inputs { admin: admin.clone(), client: client.clone(), exports, events, wanted };
         let services = mcs::writer::run(inputs, lease.standing());
-        let tasks = vec![tokio::spawn(policy), tokio::spawn(services)];
+        let tasks = vec![tokio::spawn(policy), tokio::spawn(told), tokio::spawn(services)];
         Self { lease, tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect() }
     }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use portolan_topology::service::LocalServices;
 use rand::SeedableRng;
@@ -60,10 +61,14 @@ impl fmt::Debug for KubeConfig {
     }
 }
 
+/// Objects, and what is wrong with or odd about each.
+pub(crate) type Notes = Vec<(ObjectReference, String)>;
+
 /// A running source; dropping it ends it.
 #[derive(Debug)]
 pub struct KubeSource {
     source: Source,
+    notes: slot::Receiver<Arc<Notes>>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -74,9 +79,11 @@ impl KubeSource {
         let state = State::new(config.name.clone(), config.pods);
         let (services, services_out) = slot::channel(Arc::<LocalServices>::default());
         let (status, status_out) = slot::channel(Arc::new(state.status()));
+        let (notes, notes_out) = slot::channel(Arc::default());
         let source = Source { services: services_out, status: status_out };
-        let task = tokio::spawn(run(watch::all(config, StdRng::from_rng(rng)), state, services, status));
-        Self { source, _task: AbortOnDropHandle::new(task) }
+        let slots = Slots { services, status, notes };
+        let task = tokio::spawn(run(watch::all(config, StdRng::from_rng(rng)), state, slots));
+        Self { source, notes: notes_out, _task: AbortOnDropHandle::new(task) }
     }
 
     /// What it shows.
@@ -84,14 +91,21 @@ impl KubeSource {
     pub fn source(&self) -> Source {
         self.source.clone()
     }
+
+    /// What the owners of objects should be told.
+    pub(crate) fn notes(&self) -> slot::Receiver<Arc<Notes>> {
+        self.notes.clone()
+    }
 }
 
-async fn run(
-    updates: watch::Updates,
-    mut state: State,
+/// Where what is known goes.
+struct Slots {
     services: slot::Sender<Arc<LocalServices>>,
     status: slot::Sender<Arc<SourceStatus>>,
-) {
+    notes: slot::Sender<Arc<Notes>>,
+}
+
+async fn run(updates: watch::Updates, mut state: State, slots: Slots) {
     let mut updates = updates.ready_chunks(AT_ONCE);
     while let Some(updates) = updates.next().await {
         let now = Timestamp::now();
@@ -101,15 +115,20 @@ async fn run(
             }
         }
         if let Some(shown) = state.services() {
-            services.send_replace(Arc::new(shown));
+            slots.services.send_replace(Arc::new(shown));
         }
-        let shown = state.status();
-        status.send_if_modified(|current| {
-            let differs = **current != shown;
-            if differs {
-                *current = Arc::new(shown);
-            }
-            differs
-        });
+        show(&slots.status, state.status());
+        show(&slots.notes, state.notes());
     }
+}
+
+/// Puts `now` into a slot, unless it is there already.
+fn show<T: PartialEq>(slot: &slot::Sender<Arc<T>>, now: T) {
+    slot.send_if_modified(|current| {
+        let differs = **current != now;
+        if differs {
+            *current = Arc::new(now);
+        }
+        differs
+    });
 }

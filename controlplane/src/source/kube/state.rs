@@ -6,10 +6,12 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::watcher::Event;
 use portolan_topology::names::{ServiceId, ZoneName};
 use portolan_topology::service::{LocalService, LocalServices};
 
+use super::Notes;
 use super::project::Projected;
 use crate::source::SourceStatus;
 use crate::source::objects::{Service, Slice, Surroundings};
@@ -35,6 +37,7 @@ impl fmt::Display for Name {
 #[derive(Debug)]
 pub(super) struct Object<P> {
     pub name: Name,
+    pub uid: Option<Box<str>>,
     pub projected: Projected<P>,
 }
 
@@ -55,6 +58,16 @@ impl Kind {
             Self::EndpointSlice => "endpointslices.discovery.k8s.io",
             Self::Node => "nodes",
             Self::Pod => "pods",
+        }
+    }
+
+    /// Its version and name in objects.
+    fn type_(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Service => ("v1", "Service"),
+            Self::EndpointSlice => ("discovery.k8s.io/v1", "EndpointSlice"),
+            Self::Node => ("v1", "Node"),
+            Self::Pod => ("v1", "Pod"),
         }
     }
 
@@ -105,14 +118,20 @@ impl Update {
     }
 }
 
+/// What is wrong with or odd about an object.
+#[derive(Debug, PartialEq)]
+struct Note {
+    uid: Option<Box<str>>,
+    text: String,
+}
+
 /// The objects of one type.
 #[derive(Debug)]
 struct Kept<P> {
     objects: HashMap<Name, P>,
-    /// What is wrong with or odd about objects.
-    notes: BTreeMap<Name, String>,
+    notes: BTreeMap<Name, Note>,
     /// A listing that is not complete yet.
-    listing: Option<(HashMap<Name, P>, BTreeMap<Name, String>)>,
+    listing: Option<(HashMap<Name, P>, BTreeMap<Name, Note>)>,
     listed: bool,
 }
 
@@ -132,11 +151,11 @@ impl<P: Clone + PartialEq> Kept<P> {
                 self.listing = Some(Default::default());
                 Vec::new()
             }
-            Event::InitApply(Object { name, projected }) => {
+            Event::InitApply(Object { name, uid, projected }) => {
                 let before = self.objects.get(&name);
                 let (kept, note) = settled(projected, before);
                 let (objects, notes) = self.listing.get_or_insert_default();
-                notes.extend(note.map(|note| (name.clone(), note)));
+                notes.extend(note.map(|text| (name.clone(), Note { uid, text })));
                 objects.extend(kept.map(|kept| (name, kept)));
                 Vec::new()
             }
@@ -153,10 +172,10 @@ impl<P: Clone + PartialEq> Kept<P> {
                 changes.extend(before.into_iter().map(|(name, gone)| (name, Some(gone), None)));
                 changes
             }
-            Event::Apply(Object { name, projected }) => {
+            Event::Apply(Object { name, uid, projected }) => {
                 let (kept, note) = settled(projected, self.objects.get(&name));
                 match note {
-                    Some(note) => drop(self.notes.insert(name.clone(), note)),
+                    Some(text) => drop(self.notes.insert(name.clone(), Note { uid, text })),
                     None => drop(self.notes.remove(&name)),
                 }
                 let before = match &kept {
@@ -345,18 +364,43 @@ impl State {
     pub(super) fn status(&self) -> SourceStatus {
         let errors =
             self.failures.iter().map(|(kind, (failure, _))| (kind.resource().to_owned(), spoken(*kind, failure)));
-        let mut warnings = BTreeMap::new();
-        warnings.extend(noted("Service", &self.services.notes));
-        warnings.extend(noted("EndpointSlice", &self.slices.notes));
-        warnings.extend(noted("Node", &self.nodes.notes));
-        warnings.extend(noted("Pod", &self.pods.notes));
+        let warning =
+            |(kind, name, note): (Kind, &Name, &Note)| (format!("{} {name}", kind.type_().1), note.text.clone());
         SourceStatus {
             source: self.name.clone(),
             synced: self.synced,
             silent_since: self.failures.values().map(|(_, since)| *since).min(),
             errors: errors.collect(),
-            warnings,
+            warnings: self.noted().map(warning).collect(),
         }
+    }
+
+    /// What is wrong with or odd about objects, for those who look at them.
+    pub(super) fn notes(&self) -> Notes {
+        let note = |(kind, name, note): (Kind, &Name, &Note)| {
+            let (api_version, kind) = kind.type_();
+            let about = ObjectReference {
+                api_version: Some(api_version.to_owned()),
+                kind: Some(kind.to_owned()),
+                namespace: (!name.namespace.is_empty()).then(|| name.namespace.to_string()),
+                name: Some(name.name.to_string()),
+                uid: note.uid.as_deref().map(str::to_owned),
+                ..ObjectReference::default()
+            };
+            (about, note.text.clone())
+        };
+        self.noted().map(note).collect()
+    }
+
+    fn noted(&self) -> impl Iterator<Item = (Kind, &Name, &Note)> {
+        let of = |kind, notes| -> (Kind, &BTreeMap<Name, Note>) { (kind, notes) };
+        let all = [
+            of(Kind::Service, &self.services.notes),
+            of(Kind::EndpointSlice, &self.slices.notes),
+            of(Kind::Node, &self.nodes.notes),
+            of(Kind::Pod, &self.pods.notes),
+        ];
+        all.into_iter().flat_map(|(kind, notes)| notes.iter().map(move |(name, note)| (kind, name, note)))
     }
 }
 
@@ -377,10 +421,6 @@ impl Update {
             Self::Service(Event::Init) | Self::Slice(Event::Init) | Self::Node(Event::Init) | Self::Pod(Event::Init)
         )
     }
-}
-
-fn noted<'a>(kind: &'a str, notes: &'a BTreeMap<Name, String>) -> impl Iterator<Item = (String, String)> + 'a {
-    notes.iter().map(move |(name, note)| (format!("{kind} {name}"), note.clone()))
 }
 
 fn spoken(kind: Kind, failure: &Failure) -> String {

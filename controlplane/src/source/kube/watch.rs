@@ -99,7 +99,8 @@ where
 {
     let object = move |object: K| {
         let name = Name { namespace: object.namespace().unwrap_or_default().into(), name: object.name_any().into() };
-        Object { name, projected: project(object) }
+        let uid = object.uid().map(String::into_boxed_str);
+        Object { name, uid, projected: project(object) }
     };
     let event = move |event: Event<K>| match event {
         Event::Apply(changed) => Event::Apply(object(changed)),

@@ -11,11 +11,11 @@ fn name(name: &str) -> Name {
 }
 
 fn object<P>(id: &str, kept: P) -> Object<P> {
-    Object { name: name(id), projected: Projected { kept: Ok(Some(kept)), odd: Vec::new() } }
+    Object { name: name(id), uid: None, projected: Projected { kept: Ok(Some(kept)), odd: Vec::new() } }
 }
 
 fn bad<P>(id: &str) -> Object<P> {
-    Object { name: name(id), projected: Projected { kept: Err("it is broken".into()), odd: Vec::new() } }
+    Object { name: name(id), uid: None, projected: Projected { kept: Err("it is broken".into()), odd: Vec::new() } }
 }
 
 fn service(id: &str, weight: Option<u32>) -> Service {
@@ -171,7 +171,7 @@ fn weights_of_pods_and_zones_of_nodes_move_what_they_concern() {
     let node = Name { namespace: "".into(), name: "n".into() };
     let zone: ZoneName = "z-1".parse().unwrap();
     let projected = Projected { kept: Ok(Some(zone.clone())), odd: Vec::new() };
-    take(&mut state, [Update::Node(Event::Apply(Object { name: node, projected }))]);
+    take(&mut state, [Update::Node(Event::Apply(Object { name: node, uid: None, projected }))]);
     let services = state.services().unwrap();
     assert!(services.services.values().next().unwrap().endpoints[&80].contains_key(&Some(zone)));
 }
