@@ -28,6 +28,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
+use crate::admin::model::XdsSecurity;
 use crate::admin::{self, Admin};
 use crate::catalog::{Demand, LiveCatalog, Streams};
 use crate::config::{Config, SourceFrom, TopologyFrom};
@@ -278,6 +279,7 @@ pub async fn start(
         started,
         certificate: config.credentials.status(),
         addresses,
+        xds_security: XdsSecurity::of(config.xds.tls),
         plaintext_from: plaintext.as_ref().map(|(_, _, from)| from.clone()).unwrap_or_default(),
         readiness: readiness.clone(),
         topology,

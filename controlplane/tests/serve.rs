@@ -1,14 +1,21 @@
-//! Whole control planes, from manifests to what an xDS client is sent.
+//! Whole control planes, from manifests to what an xDS client is sent, and how clients are told where they are.
 
 #![expect(clippy::unwrap_used, reason = "what a test cannot set up fails it")]
 
 mod common;
 
+use std::process::Stdio;
 use std::sync::Arc;
 
 use common::{AdsClient, LIMIT, Site, get, get_json, spoil, start};
+use portolan_client::Channel;
+use portolan_client::xds::bootstrap::{Bootstrap, Origin};
 use portolan_federation::disk::MemoryDisk;
 use serde_json::json;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_gets_what_the_manifests_say_and_explain_says_the_same() {
@@ -144,5 +151,42 @@ async fn questions_that_mean_nothing_are_answered_with_a_mend() {
         let body: serde_json::Value = serde_json::from_str(&body).unwrap();
         assert_eq!((found, &body["error"]), (status, &json!(error)), "{path}");
     }
+    east.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_grpc_bootstrap_works_as_printed() {
+    let backend = TcpIncoming::bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = backend.local_addr().unwrap();
+    let (_, health) = tonic_health::server::health_reporter();
+    tokio::spawn(Server::builder().add_service(health).serve_with_incoming(backend));
+
+    let mut site = Site::new().await;
+    site.write("east-a", &[("e1", "127.0.0.1", true)]);
+    let file = site.path("east-a").join("a.yaml");
+    let text = std::fs::read_to_string(&file).unwrap().replace("9090", &address.port().to_string());
+    std::fs::write(&file, text).unwrap();
+    let east = site.start("east-a").await;
+
+    let admin = east.addresses().admin.to_string();
+    let printed = tokio::process::Command::new(env!("CARGO_BIN_EXE_portolan"))
+        .args(["bootstrap", "grpc", "--zone", "e2", "--address", &admin])
+        .env_clear()
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .unwrap();
+    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+    let text = String::from_utf8(printed.stdout).unwrap();
+    let bootstrap = Bootstrap::parse(&text, Origin::Variable).unwrap();
+    assert_eq!(bootstrap.node.id, "grpc-e2");
+
+    let channel = Channel::builder("xds:///a.shop").bootstrap(bootstrap).build().unwrap();
+    let mut client = HealthClient::new(channel);
+    let request = HealthCheckRequest { service: String::new() };
+    let answer = tokio::time::timeout(LIMIT, client.check(request)).await.unwrap().unwrap();
+    assert_eq!(answer.into_inner().status, 1, "SERVING");
+    let clients = get_json(&east, "/api/v1/clients").await;
+    assert_eq!(clients["clients"][0]["locality"]["zone"], "e2");
     east.stop().await;
 }

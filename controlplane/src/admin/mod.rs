@@ -48,6 +48,7 @@ pub(crate) struct Admin {
     pub(crate) started: Instant,
     pub(crate) certificate: watch::Receiver<CertificateStatus>,
     pub(crate) addresses: Addresses,
+    pub(crate) xds_security: model::XdsSecurity,
     pub(crate) plaintext_from: Vec<Network>,
     pub(crate) readiness: Readiness,
     pub(crate) topology: watch::Receiver<Arc<Topology>>,

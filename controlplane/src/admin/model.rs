@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use jiff::Timestamp;
 use portolan_federation::model::NodeShown;
-use portolan_topology::names::{ClusterName, Locality, NodeName, RegionName, ServiceId};
+use portolan_federation::tls::ClientCertificates;
+use portolan_topology::names::{ClusterName, Locality, NodeName, RegionName, ServiceId, ZoneName};
 use portolan_topology::plan::Plan;
 use portolan_topology::service::{Endpoint, Port};
 use portolan_topology::view::Liveness;
@@ -43,6 +44,9 @@ pub struct Status {
     pub certificate: CertificateShown,
     /// Where it listens.
     pub addresses: Addresses,
+    /// How the xDS port is protected.
+    #[serde(default)]
+    pub xds_security: XdsSecurity,
     /// The networks that may use the plain-text port.
     pub plaintext_from: Vec<String>,
     /// Policy.
@@ -55,6 +59,31 @@ pub struct Status {
     pub clients: usize,
     /// How many of them refuse what they were sent.
     pub clients_refusing: usize,
+}
+
+/// How the xDS port is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum XdsSecurity {
+    /// TLS, and clients must show a certificate.
+    #[default]
+    Mtls,
+    /// TLS, and clients may show a certificate.
+    Tls,
+    /// Not at all: `--dev`.
+    Plaintext,
+}
+
+impl XdsSecurity {
+    /// Of a port with this rule for its clients' certificates; `None`: it speaks plain text.
+    #[must_use]
+    pub fn of(clients: Option<ClientCertificates>) -> Self {
+        match clients {
+            Some(ClientCertificates::Required) => Self::Mtls,
+            Some(ClientCertificates::Optional) => Self::Tls,
+            None => Self::Plaintext,
+        }
+    }
 }
 
 /// The topology in force, and how its file is.
@@ -106,6 +135,9 @@ pub struct ClusterShown {
     pub name: ClusterName,
     /// Its region; `None`: not in our topology.
     pub region: Option<RegionName>,
+    /// The zones that it spans.
+    #[serde(default)]
+    pub zones: Vec<ZoneName>,
     /// Whether it is ours.
     pub own: bool,
     /// How much its state is trusted.

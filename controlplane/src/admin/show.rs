@@ -46,6 +46,7 @@ impl Admin {
             source_silent_seconds: silent.map(|seconds| u64::try_from(seconds).unwrap_or(0)),
             certificate: self.certificate(),
             addresses: self.addresses,
+            xds_security: self.xds_security,
             plaintext_from: self.plaintext_from.iter().map(ToString::to_string).collect(),
             policy: PolicyShown {
                 revision: standing.revision,
@@ -80,9 +81,11 @@ impl Admin {
         let standing = self.federation.policy().standing().borrow().clone();
         let counts = inputs.local.services.values().map(|service| local_counts(service));
         let sum = counts.fold(ReadyOfTotal::default(), add);
+        let place = inputs.topology.cluster(&self.cluster);
         ClusterShown {
             name: self.cluster.clone(),
-            region: inputs.topology.cluster(&self.cluster).map(|cluster| cluster.region.clone()),
+            region: place.map(|cluster| cluster.region.clone()),
+            zones: place.map(|cluster| cluster.zones.clone()).unwrap_or_default(),
             own: true,
             state: Liveness::Fresh,
             heard_ms: None,
@@ -103,9 +106,11 @@ impl Admin {
         let told = remote.into_iter().flat_map(|remote| remote.services.keys().map(|id| remote_counts(remote, id)));
         let sum = told.fold(ReadyOfTotal::default(), add);
         let hash = remote.and_then(|remote| remote.topology_hash);
+        let place = inputs.topology.cluster(name);
         ClusterShown {
             name: name.clone(),
-            region: inputs.topology.cluster(name).map(|cluster| cluster.region.clone()),
+            region: place.map(|cluster| cluster.region.clone()),
+            zones: place.map(|cluster| cluster.zones.clone()).unwrap_or_default(),
             own: false,
             state: remote.map_or(Liveness::Suspect, |remote| remote.liveness),
             // A fresh cluster was heard within seconds; the moment that stands here is as old as its last change.

@@ -11,6 +11,7 @@ use hyper::client::conn::http1;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use portolan_federation::net::{BoxStream, Net as _, TokioNet};
+use portolan_topology::address::HostPort;
 use serde_json::Value;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -75,6 +76,12 @@ impl At {
     pub(super) async fn ask_status(&self) -> anyhow::Result<Value> {
         let question = request(Method::GET, "/api/v1/status", Parameters::default(), Bytes::new())?;
         self.answered(question).await
+    }
+
+    /// The host that is asked; `None`: by a port-forward, so that no host of its own is known.
+    pub(super) fn host(&self) -> Option<String> {
+        let address: HostPort = self.direct().parse().ok()?;
+        (!self.cluster.is_named()).then_some(address.host)
     }
 
     fn direct(&self) -> &str {

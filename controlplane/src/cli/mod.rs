@@ -1,6 +1,7 @@
 //! The `portolan` command line. Exit status: 0 done, 1 failed, 2 wrong usage.
 
 mod ask;
+mod bootstrap;
 mod check;
 mod drain;
 mod format;
@@ -49,6 +50,9 @@ enum Command {
     Undrain(drain::Undrain),
     /// Checks whether everything is there that portolan needs, with the mend for what is not
     Check(Box<check::Check>),
+    /// Prints what an xDS client must be told before it starts
+    #[command(subcommand)]
+    Bootstrap(bootstrap::Bootstrap),
     /// Works on topology files
     #[command(subcommand)]
     Topology(local::TopologyCommand),
@@ -79,6 +83,7 @@ impl Command {
             Self::Drain(drain) => drain.run(),
             Self::Undrain(undrain) => undrain.run(),
             Self::Check(check) => check.run(),
+            Self::Bootstrap(bootstrap) => bootstrap.run(),
             Self::Topology(command) => command.run(),
             Self::Certs(certs) => certs.run(),
             Self::Crds(crds) => crds.run(),

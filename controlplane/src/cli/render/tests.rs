@@ -12,6 +12,7 @@ fn cluster(name: &str, region: &str, own: bool) -> ClusterShown {
     ClusterShown {
         name: name.parse().unwrap(),
         region: Some(region.parse().unwrap()),
+        zones: Vec::new(),
         own,
         state: Liveness::Fresh,
         heard_ms: None,
