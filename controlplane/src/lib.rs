@@ -7,6 +7,7 @@ pub mod catalog;
 pub mod cli;
 pub mod config;
 mod demand;
+pub mod gateway;
 mod grpc_health;
 mod grpc_reflection;
 pub mod kube;

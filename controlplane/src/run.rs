@@ -33,6 +33,7 @@ use crate::admin::{self, Admin};
 use crate::catalog::{Demand, LiveCatalog, Streams};
 use crate::config::{Config, SourceFrom, TopologyFrom};
 use crate::demand;
+use crate::gateway::{self, live::Gateways};
 use crate::kube::Stage;
 use crate::kube::mcs::exports::{self, Exports};
 use crate::lrs::service::LoadReports;
@@ -268,6 +269,13 @@ pub async fn start(
         metrics: metrics_at,
     };
     let server = XdsServer::new(catalog.clone(), topology.clone(), config.cluster.clone());
+    let gateways = Gateways::start(gateway::live::Inputs {
+        cluster: config.cluster.clone(),
+        topology: topology.clone(),
+        objects: source.gateways.clone(),
+        catalog: catalog.clone(),
+        book: server.gateways().clone(),
+    });
     let refusals = Arc::new(Refusals::new("xds"));
     let rule = match config.xds.tls {
         Some(clients) => Rule::Clients { tls: config.credentials.server(clients)?, trust_domain },
@@ -286,11 +294,13 @@ pub async fn start(
         topology_status,
         source,
         catalog: catalog.clone(),
+        gateways: gateways.statuses(),
         federation: federation.clone(),
         xds: server.clone(),
         loads: loads.clone(),
         xds_refusals: refusals.clone(),
     });
+    stages.push(Box::new(gateways));
     let load_reports = LoadReports::new(loads, admin.topology.clone(), admin.cluster.clone());
     let health = grpc_health::follow(readiness.clone()).await;
     let xds_services = (server, load_reports, health, grpc_reflection::service()?);

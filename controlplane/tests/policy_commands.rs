@@ -101,7 +101,11 @@ impl ControlPlane {
             cluster,
             node: "portolan-0".parse().unwrap(),
             topology: TopologyFrom::Given(topology_stream),
-            source: SourceFrom::Given(Source { services: services_stream, status: status_stream }),
+            source: SourceFrom::Given(Source {
+                services: services_stream,
+                gateways: watch::channel(Arc::default()).1,
+                status: status_stream,
+            }),
             credentials: Arc::new(credentials),
             peers: PeerPort::At(anywhere),
             xds: XdsPort { address: anywhere, tls: None },

@@ -32,6 +32,7 @@ use tokio::time::Instant;
 
 use crate::catalog::LiveCatalog;
 use crate::config::Network;
+use crate::gateway::conditions::Statuses;
 use crate::lrs::store::LoadStore;
 use crate::readiness::Readiness;
 use crate::run::Addresses;
@@ -55,6 +56,7 @@ pub(crate) struct Admin {
     pub(crate) topology_status: watch::Receiver<Arc<TopologyStatus>>,
     pub(crate) source: Source,
     pub(crate) catalog: Arc<LiveCatalog>,
+    pub(crate) gateways: watch::Receiver<Arc<Statuses>>,
     pub(crate) federation: Arc<Federation>,
     pub(crate) xds: XdsServer,
     pub(crate) loads: Arc<LoadStore>,

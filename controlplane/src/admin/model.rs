@@ -13,6 +13,7 @@ use portolan_topology::view::Liveness;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::Duplicate;
+use crate::gateway::conditions::{GatewayStatus, Trouble};
 use crate::run::Addresses;
 use crate::source::SourceStatus;
 use crate::topology_file::TopologyStatus;
@@ -55,6 +56,12 @@ pub struct Status {
     pub clusters: Vec<ClusterShown>,
     /// Addresses that two localities list, by service.
     pub duplicates: BTreeMap<ServiceId, BTreeSet<Duplicate>>,
+    /// Gateways of our class.
+    #[serde(default)]
+    pub gateways: BTreeMap<String, GatewayStatus>,
+    /// What is amiss with gateways and their routes.
+    #[serde(default)]
+    pub gateway_troubles: Vec<Trouble>,
     /// How many streams of xDS clients are open.
     pub clients: usize,
     /// How many of them refuse what they were sent.
@@ -198,7 +205,7 @@ pub struct ClientShown {
     pub locality: Locality,
     /// For how long it has been connected, in milliseconds.
     pub connected_ms: u64,
-    /// Its subscriptions by type: LDS, RDS, CDS, EDS.
+    /// Its subscriptions by type: LDS, RDS, CDS, EDS, SDS.
     pub subscriptions: BTreeMap<String, SubscriptionShown>,
 }
 

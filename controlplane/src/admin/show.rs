@@ -29,6 +29,7 @@ impl Admin {
         let refuses =
             |client: &&ClientState| client.subscriptions.values().any(|subscription| subscription.nack.is_some());
         let source = self.source.status.borrow().as_ref().clone();
+        let gateways = self.gateways.borrow().clone();
         let silent = source.silent_since.map(|since| Timestamp::now().duration_since(since).as_secs());
         Status {
             cluster: self.cluster.clone(),
@@ -57,6 +58,8 @@ impl Admin {
             },
             clusters: self.clusters(&inputs),
             duplicates: self.catalog.duplicates(),
+            gateways: gateways.gateways.iter().map(|(name, status)| (name.to_string(), status.clone())).collect(),
+            gateway_troubles: gateways.troubles(),
             clients: streams.len(),
             clients_refusing: streams.iter().filter(refuses).count(),
         }

@@ -10,6 +10,7 @@ use crate::admin::model::{
     Clients, ClusterExplained, ClusterShown, Endpoints, Explained, ReadyOfTotal, Services, Status,
 };
 use crate::admin::words::{age, state};
+use crate::gateway::conditions::{Condition, Trouble};
 
 /// A certificate that is not renewed this many seconds before its end needs somebody.
 const EXPIRES_SOON: i64 = 3 * 24 * 3600;
@@ -162,6 +163,10 @@ fn notes(status: &Status) -> Vec<String> {
                 duplicate.address, duplicate.kept, duplicate.dropped, duplicate.kept
             ));
         }
+    }
+    for Trouble { object, condition } in &status.gateway_troubles {
+        let Condition { r#type, reason, message, .. } = condition;
+        notes.push(format!("{object}: {type} {}, {reason}: {message}", if condition.status { "yes" } else { "no" }));
     }
     if status.clients_refusing > 0 {
         notes.push(format!(

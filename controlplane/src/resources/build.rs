@@ -17,7 +17,10 @@ pub fn build(kind: Kind, asked: &Arc<str>, name: Option<&ResourceName>, served: 
         (Some(name), _) if !name.may_be_asked_as(asked, kind) => absent(kind, asked, class),
         (_, Served::Absent) => absent(kind, asked, class),
         (Some(_), Served::NotYet) => Lookup::Unknown,
-        (Some(name), Served::Present(service)) => Lookup::Present(present(kind, asked, name, service, class)),
+        (Some(name), Served::Present(service)) => match present(kind, asked, name, service, class) {
+            Some(encoded) => Lookup::Present(encoded),
+            None => absent(kind, asked, class),
+        },
     }
 }
 
@@ -30,11 +33,12 @@ fn unnamed(kind: Kind, asked: &Arc<str>, class: ClientClass) -> Lookup {
     )
 }
 
-/// Known not to exist, with what stands for it. Only a Cluster is left out: no route leads to it.
+/// Known not to exist, with what stands for it. A Cluster is left out: no route leads to it. So is a Secret.
 #[must_use]
 pub fn absent(kind: Kind, asked: &Arc<str>, class: ClientClass) -> Lookup {
     let bytes = match kind {
-        Kind::Cds => return Lookup::Absent(None),
+        // Secrets are gateways' alone.
+        Kind::Cds | Kind::Sds => return Lookup::Absent(None),
         Kind::Eds => endpoints::absent(asked).encode_to_vec(),
         Kind::Lds => listener::absent(asked, class).encode_to_vec(),
         Kind::Rds => route::absent(asked, class).encode_to_vec(),
@@ -52,7 +56,7 @@ pub fn is_unmoved(kind: Kind, before: &Served, now: &Served) -> bool {
             let ServedService { port, plan, endpoints, policy } = &**before;
             let same_service = *port == now.port && *policy == now.policy;
             match kind {
-                Kind::Cds | Kind::Lds | Kind::Rds => same_service,
+                Kind::Cds | Kind::Sds | Kind::Lds | Kind::Rds => same_service,
                 Kind::Eds => same_service && *plan == now.plan && *endpoints == now.endpoints,
             }
         }
@@ -60,13 +64,21 @@ pub fn is_unmoved(kind: Kind, before: &Served, now: &Served) -> bool {
     }
 }
 
-fn present(kind: Kind, asked: &Arc<str>, name: &ResourceName, service: &ServedService, class: ClientClass) -> Encoded {
+/// `None`: a service has no such resource.
+fn present(
+    kind: Kind,
+    asked: &Arc<str>,
+    name: &ResourceName,
+    service: &ServedService,
+    class: ClientClass,
+) -> Option<Encoded> {
     let canonical = |kind| name.canonical(service.port).of_kind(kind);
     let bytes = match kind {
-        Kind::Cds => cluster::present(asked, canonical(Kind::Eds), &service.policy, class),
+        Kind::Cds => cluster::present(asked, canonical(Kind::Eds), name.http1, &service.policy, class),
+        Kind::Sds => return None,
         Kind::Eds => endpoints::present(asked, service).encode_to_vec(),
         Kind::Lds => listener::present(asked, canonical(Kind::Rds)).encode_to_vec(),
         Kind::Rds => route::present(asked, canonical(Kind::Cds), &service.policy, class).encode_to_vec(),
     };
-    Encoded::new(kind, asked.clone(), &bytes)
+    Some(Encoded::new(kind, asked.clone(), &bytes))
 }

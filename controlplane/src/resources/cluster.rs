@@ -14,7 +14,8 @@ use envoy_types::pb::envoy::config::cluster::v3::load_balancing_policy::Policy;
 use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster, LoadBalancingPolicy, OutlierDetection};
 use envoy_types::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use envoy_types::pb::envoy::config::core::v3::{
-    ApiVersion, ConfigSource, Http2ProtocolOptions, RuntimeDouble, SelfConfigSource, TypedExtensionConfig,
+    ApiVersion, ConfigSource, Http1ProtocolOptions, Http2ProtocolOptions, RuntimeDouble, SelfConfigSource,
+    TypedExtensionConfig,
 };
 use envoy_types::pb::envoy::extensions::load_balancing_policies::common::v3::locality_lb_config;
 use envoy_types::pb::envoy::extensions::load_balancing_policies::common::v3::{LocalityLbConfig, SlowStartConfig};
@@ -49,8 +50,14 @@ const AGGRESSION_KEY: &str = "portolan.warmup.aggression";
 const METADATA_FILTER: &str = "portolan.dev";
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
-/// The encoded Cluster `name`, whose endpoints are the ClusterLoadAssignment `assignment`.
-pub(super) fn present(name: &str, assignment: String, policy: &EffectivePolicy, class: ClientClass) -> Vec<u8> {
+/// The encoded Cluster `name`, whose endpoints are the ClusterLoadAssignment `assignment`, and speak HTTP/1.1 or HTTP/2.
+pub(super) fn present(
+    name: &str,
+    assignment: String,
+    http1: bool,
+    policy: &EffectivePolicy,
+    class: ClientClass,
+) -> Vec<u8> {
     let (lb_policy, load_balancing_policy) = balancing(class, policy.warmup.as_ref());
     let connection = &policy.connection;
     let retries = policy.retry.as_ref().filter(|_| !class.is_stock_grpc());
@@ -77,7 +84,7 @@ pub(super) fn present(name: &str, assignment: String, policy: &EffectivePolicy, 
             ..CircuitBreakers::default()
         }),
         // gRPC speaks nothing else; Envoy fails gRPC calls without it.
-        typed_extension_protocol_options: [(HTTP_OPTIONS.to_owned(), http2())].into(),
+        typed_extension_protocol_options: [(HTTP_OPTIONS.to_owned(), http_options(http1))].into(),
         // gRPC refuses any other source; Envoy has its own in its bootstrap.
         lrs_server: Some(ConfigSource {
             resource_api_version: ApiVersion::V3.into(),
@@ -184,10 +191,13 @@ fn outlier_detection(given: Option<Detection>, class: ClientClass) -> Option<Out
     Some(OutlierDetection { consecutive_5xx: u32_value(given.consecutive_errors), ..common })
 }
 
-fn http2() -> Any {
-    let explicit = ExplicitHttpConfig {
-        protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default())),
+fn http_options(http1: bool) -> Any {
+    let protocol = if http1 {
+        ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default())
+    } else {
+        ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default())
     };
+    let explicit = ExplicitHttpConfig { protocol_config: Some(protocol) };
     pack_any(HttpProtocolOptions {
         upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
         ..HttpProtocolOptions::default()

@@ -19,6 +19,7 @@ mod cluster;
 mod endpoints;
 #[cfg(test)]
 pub(crate) mod fixtures;
+pub mod gateway;
 mod listener;
 pub mod name;
 mod route;
@@ -26,7 +27,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-/// The four kinds of resource, in the order in which a change goes out: a route must not name a cluster before the
+/// The kinds of resource, in the order in which a change goes out: a route must not name a cluster before the
 /// cluster and its endpoints are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -35,6 +36,8 @@ pub enum Kind {
     Cds,
     /// ClusterLoadAssignment.
     Eds,
+    /// Secret.
+    Sds,
     /// Listener.
     Lds,
     /// RouteConfiguration.
@@ -43,7 +46,10 @@ pub enum Kind {
 
 impl Kind {
     /// All, in sending order.
-    pub const ALL: [Kind; 4] = [Kind::Cds, Kind::Eds, Kind::Lds, Kind::Rds];
+    pub const ALL: [Kind; 5] = [Kind::Cds, Kind::Eds, Kind::Sds, Kind::Lds, Kind::Rds];
+
+    /// Those that a service comes to.
+    pub const OF_SERVICES: [Kind; 4] = [Kind::Cds, Kind::Eds, Kind::Lds, Kind::Rds];
 
     /// The type URL of its resources.
     #[must_use]
@@ -51,6 +57,7 @@ impl Kind {
         match self {
             Kind::Cds => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
             Kind::Eds => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            Kind::Sds => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
             Kind::Lds => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Kind::Rds => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
         }
@@ -82,6 +89,7 @@ impl Kind {
         match self {
             Kind::Cds => "CDS",
             Kind::Eds => "EDS",
+            Kind::Sds => "SDS",
             Kind::Lds => "LDS",
             Kind::Rds => "RDS",
         }

@@ -7,6 +7,7 @@
 //! | `checkout.shop:8080`, `checkout.shop:grpc` | the same, a port by number or name |
 //! | `checkout.shop.svc.clusterset.local[:port]` | the same, as the Multi-Cluster Services API writes it |
 //! | `checkout.shop.svc.cluster.local[:port]` | the endpoints of the client's own cluster alone |
+//! | `http1/checkout.shop:8080` | of clusters alone: the same, by HTTP/1.1 |
 //! | `xdstp://AUTHORITY/TYPE/NAME` | one of the above, asked of an authority of the client's bootstrap |
 //!
 //! A Listener has the asked name, whatever it is. Routes, clusters and endpoint assignments have the *canonical* form of
@@ -27,6 +28,13 @@ use crate::catalog::served::{NameScope, PortRef, Query};
 const CLUSTER_SUFFIX: &str = ".svc.cluster.local";
 const CLUSTERSET_SUFFIX: &str = ".svc.clusterset.local";
 const XDSTP: &str = "xdstp://";
+const HTTP1: &str = "http1/";
+
+/// The endpoint assignment of a cluster of this name: the same, however the cluster speaks.
+#[must_use]
+pub fn assignment_of(cluster: Arc<str>) -> Arc<str> {
+    cluster.strip_prefix(HTTP1).map_or_else(|| cluster.clone(), Arc::from)
+}
 
 /// A name, read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -39,6 +47,8 @@ pub struct ResourceName {
     pub scope: NameScope,
     /// The authority of an `xdstp://` name.
     pub authority: Option<Arc<str>>,
+    /// Whether a cluster is meant whose endpoints speak HTTP/1.1; HTTP/2 otherwise.
+    pub http1: bool,
 }
 
 /// Why a text names nothing that could be served.
@@ -71,15 +81,20 @@ impl ResourceName {
     /// As a resource of `kind` is called.
     #[must_use]
     pub fn of_kind(&self, kind: Kind) -> String {
+        // Endpoints and routes are the same however a cluster speaks.
+        let protocol = if self.http1 && kind == Kind::Cds { HTTP1 } else { "" };
         match &self.authority {
-            Some(authority) => format!("{XDSTP}{authority}/{}/{self}", kind.message()),
-            None => self.to_string(),
+            Some(authority) => format!("{XDSTP}{authority}/{}/{protocol}{self}", kind.message()),
+            None => format!("{protocol}{self}"),
         }
     }
 
     /// Whether `asked`, which reads as this name, may name a resource of `kind`: an `xdstp://` name says of which it is.
     #[must_use]
     pub fn may_be_asked_as(&self, asked: &str, kind: Kind) -> bool {
+        if self.http1 && kind != Kind::Cds {
+            return false;
+        }
         let typed = asked.strip_prefix(XDSTP).and_then(|rest| rest.split('/').nth(1));
         typed.is_none_or(|message| message == kind.message())
     }
@@ -101,11 +116,14 @@ impl FromStr for ResourceName {
             let (Some(authority), Some(message), Some(name)) = (parts.next(), parts.next(), parts.next()) else {
                 return Err(malformed());
             };
-            let known = Kind::ALL.into_iter().any(|kind| kind.message() == message);
+            let known = Kind::OF_SERVICES.into_iter().any(|kind| kind.message() == message);
             if !known || name.starts_with(XDSTP) {
                 return Err(malformed());
             }
             return Ok(ResourceName { authority: Some(authority.into()), ..name.parse()? });
+        }
+        if let Some(rest) = text.strip_prefix(HTTP1).filter(|rest| !rest.contains('/')) {
+            return Ok(ResourceName { http1: true, ..rest.parse()? });
         }
         let (host, port) = match text.split_once(':') {
             Some((host, port)) => (host, parse_port(port)?),
@@ -116,7 +134,7 @@ impl FromStr for ResourceName {
         } else {
             (host.strip_suffix(CLUSTERSET_SUFFIX).unwrap_or(host), NameScope::Federation)
         };
-        Ok(ResourceName { service: service.parse()?, port, scope, authority: None })
+        Ok(ResourceName { service: service.parse()?, port, scope, authority: None, http1: false })
     }
 }
 
@@ -163,8 +181,13 @@ mod tests {
 
     #[test]
     fn every_form_that_a_client_may_write() {
-        let shop =
-            |port, scope| ResourceName { service: "checkout.shop".parse().unwrap(), port, scope, authority: None };
+        let shop = |port, scope| ResourceName {
+            service: "checkout.shop".parse().unwrap(),
+            port,
+            scope,
+            authority: None,
+            http1: false,
+        };
         for (text, port, scope) in [
             ("checkout.shop", PortRef::First, NameScope::Federation),
             ("checkout.shop:8080", PortRef::Number(8080), NameScope::Federation),
@@ -176,6 +199,16 @@ mod tests {
         ] {
             assert_eq!(read(text), shop(port, scope), "{text}");
         }
+    }
+
+    #[test]
+    fn a_cluster_by_http1_has_the_endpoints_of_the_other() {
+        let name = read("http1/checkout.shop:8080");
+        assert_eq!(name.of_kind(Kind::Cds), "http1/checkout.shop:8080");
+        assert_eq!(name.of_kind(Kind::Eds), "checkout.shop:8080");
+        assert!(name.may_be_asked_as("http1/checkout.shop:8080", Kind::Cds));
+        assert!(!name.may_be_asked_as("http1/checkout.shop:8080", Kind::Eds));
+        assert!("http1/http1/checkout.shop".parse::<ResourceName>().is_err());
     }
 
     #[test]
@@ -234,13 +267,14 @@ mod tests {
             port,
             scope,
             authority: authority.map(Arc::from),
+            http1: false,
         })
     }
 
     proptest! {
         #[test]
         fn a_name_reads_back_as_itself(name in names()) {
-            for kind in Kind::ALL {
+            for kind in Kind::OF_SERVICES {
                 let text = name.of_kind(kind);
                 prop_assert!(name.may_be_asked_as(&text, kind));
                 prop_assert_eq!(&read(&text), &name);

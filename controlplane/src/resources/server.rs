@@ -18,7 +18,7 @@ use super::{listener, route};
 
 /// What such a server asks for, before its own address: gRPC's usual `server_listener_resource_name_template`.
 const PREFIX: &str = "grpc/server?xds.resource.listening_address=";
-const MANAGER: &str = "envoy.filters.network.http_connection_manager";
+pub(super) const MANAGER: &str = "envoy.filters.network.http_connection_manager";
 
 /// The Listener `name` if that is a server's, and the one who asks is a library that has such servers. Nobody else ever
 /// gets it: grpc-js dies of its route.

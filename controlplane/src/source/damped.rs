@@ -13,7 +13,7 @@ use super::{Source, SourceStatus};
 /// `source`, with flapping endpoints held back. Ends with it, or when nobody listens.
 #[must_use]
 pub fn damped(source: Source) -> Source {
-    let Source { mut services, mut status } = source;
+    let Source { mut services, gateways, mut status } = source;
     let origin = Instant::now();
     let mut damper = Damper::default();
     let first = damper.take(&services.borrow_and_update(), Duration::ZERO);
@@ -53,7 +53,7 @@ pub fn damped(source: Source) -> Source {
             });
         }
     });
-    Source { services: services_out, status: status_out }
+    Source { services: services_out, gateways, status: status_out }
 }
 
 /// The source's status, with what is held back.
@@ -95,7 +95,7 @@ mod tests {
     async fn a_flapping_endpoint_comes_back_by_itself_in_the_end() {
         let (slot, given) = watch::channel(services(Health::Ready));
         let (_status, status) = watch::channel(Arc::<SourceStatus>::default());
-        let mut damped = damped(Source { services: given, status });
+        let mut damped = damped(Source { services: given, gateways: watch::channel(Arc::default()).1, status });
         for _ in 0..3 {
             for health in [Health::NotReady, Health::Ready] {
                 slot.send_replace(services(health));

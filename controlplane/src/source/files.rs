@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use notify::event::{EventKind, ModifyKind, RenameMode};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use portolan_topology::service::LocalServices;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Source;
 use super::folder::{Folder, Listing};
+use super::{Source, SourceStatus};
+use crate::gateway::objects::GatewayObjects;
 
 /// Events that may wait while the folder is read. One that finds no room is made up for by those before it.
 const EVENTS: usize = 64;
@@ -83,8 +85,10 @@ impl FilesSource {
         state = look(state, folder.clone()).await;
         let (services, services_out) = watch::channel(Arc::new(state.services()));
         let (status, status_out) = watch::channel(Arc::new(state.status()));
-        let source = Source { services: services_out, status: status_out };
-        let task = tokio::spawn(run(folder, state, (events, seen), watcher, services, status));
+        let (gateways, gateways_out) = watch::channel(state.gateways());
+        let source = Source { services: services_out, gateways: gateways_out, status: status_out };
+        let shown = Shown { services, gateways, status };
+        let task = tokio::spawn(run(folder, state, (events, seen), watcher, shown));
         Ok(Self { source, _task: AbortOnDropHandle::new(task) })
     }
 
@@ -95,13 +99,19 @@ impl FilesSource {
     }
 }
 
+/// What the source shows.
+struct Shown {
+    services: watch::Sender<Arc<LocalServices>>,
+    gateways: watch::Sender<Arc<GatewayObjects>>,
+    status: watch::Sender<Arc<SourceStatus>>,
+}
+
 async fn run(
     folder: PathBuf,
     mut state: Folder,
     (events, mut seen): (mpsc::Sender<Event>, mpsc::Receiver<Event>),
     mut watcher: Option<RecommendedWatcher>,
-    services: watch::Sender<Arc<portolan_topology::service::LocalServices>>,
-    status: watch::Sender<Arc<super::SourceStatus>>,
+    Shown { services, gateways, status }: Shown,
 ) {
     let mut inode = identity(&folder);
     loop {
@@ -129,6 +139,12 @@ async fn run(
             if differs {
                 *current = Arc::new(shown);
             }
+            differs
+        });
+        let shown = state.gateways();
+        gateways.send_if_modified(|current| {
+            let differs = *current != shown;
+            *current = shown;
             differs
         });
         let shown = state.status();

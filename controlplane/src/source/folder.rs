@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::SourceStatus;
 use super::manifest::{self, Manifest};
+use crate::gateway::objects::GatewayObjects;
 
 /// What one listing found, by file name: its bytes, or why they cannot be read.
 pub(super) type Listing = BTreeMap<String, Result<Vec<u8>, String>>;
@@ -38,6 +39,7 @@ pub(super) struct Folder {
     repeated: Vec<(String, String)>,
     synced: bool,
     services: BTreeMap<ServiceId, Arc<LocalService>>,
+    gateways: Arc<GatewayObjects>,
 }
 
 impl Folder {
@@ -50,6 +52,7 @@ impl Folder {
             repeated: Vec::new(),
             synced: false,
             services: BTreeMap::new(),
+            gateways: Arc::default(),
         }
     }
 
@@ -91,10 +94,20 @@ impl Folder {
         self.services = manifest::share(services, &self.services);
         // What a file that never parsed would have held is not known: until then absence means nothing.
         self.synced |= self.listed && self.files.values().all(|file| file.good.is_some());
+        let good = self.files.iter().filter_map(|(name, file)| Some((name.as_str(), file.good.as_ref()?.gateways())));
+        let (gateways, repeated) = manifest::gateway::join(good, self.synced);
+        self.repeated.extend(repeated);
+        if *self.gateways != gateways {
+            self.gateways = Arc::new(gateways);
+        }
     }
 
     pub(super) fn services(&self) -> LocalServices {
         LocalServices { synced: self.synced, services: self.services.clone() }
+    }
+
+    pub(super) fn gateways(&self) -> Arc<GatewayObjects> {
+        self.gateways.clone()
     }
 
     pub(super) fn status(&self) -> SourceStatus {

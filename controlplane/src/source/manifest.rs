@@ -1,8 +1,10 @@
 //! Kubernetes manifests: `Service`, `EndpointSlice`, what counts of `Pod` and `Node`, and lists of them, as
-//! `kubectl get -o yaml` prints them. Pure.
+//! `kubectl get -o yaml` prints them; the Gateway API's are in [`gateway`]. Pure.
 //!
 //! Other kinds and unknown fields are ignored. A known object that is malformed is a mistake, and its file is refused
 //! whole.
+
+pub mod gateway;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -16,13 +18,15 @@ use portolan_topology::names::{NameError, ServiceId, ZoneName};
 use portolan_topology::service::{LocalService, Port};
 use serde::Deserialize;
 
+use crate::gateway::objects::GatewayObjects;
+
 use super::objects::{
     NODE_ZONE, SERVICE_NAME, Service, Settings, Slice, SliceEndpoint, SlicePort, Surroundings, health, is_tcp,
     port_name, port_number,
 };
 
 /// The objects of one file.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Manifest {
     services: BTreeMap<ObjectKey, Service>,
     slices: BTreeMap<ObjectKey, Slice>,
@@ -30,6 +34,8 @@ pub struct Manifest {
     pods: BTreeMap<ObjectKey, NonZeroU32>,
     /// Those with a zone.
     nodes: BTreeMap<ObjectKey, ZoneName>,
+    /// What gateways are made from.
+    gateways: GatewayObjects,
 }
 
 /// What identifies an object in its cluster.
@@ -55,7 +61,10 @@ pub fn parse(file: &str, text: &str) -> Result<(Manifest, Vec<Warning>), Diagnos
     for document in documents.into_iter().flat_map(Document::items) {
         let mut report = document.report();
         match (document.text_at(&["apiVersion"]).map(|version| version.value), document.kind()) {
-            (Some("v1"), Some("Service")) => manifest.add_service(&document, &mut report),
+            (Some("v1"), Some("Service")) => {
+                manifest.add_service(&document, &mut report);
+                gateway::add_ports(&mut manifest.gateways, false, &document, &mut report);
+            }
             (Some("discovery.k8s.io/v1"), Some("EndpointSlice")) => manifest.add_slice(&document, &mut report),
             (Some("v1"), Some("Pod")) => manifest.add_pod(&document, &mut report),
             (Some("v1"), Some("Node")) => manifest.add_node(&document, &mut report),
@@ -63,7 +72,9 @@ pub fn parse(file: &str, text: &str) -> Result<(Manifest, Vec<Warning>), Diagnos
                 let message = format!("an EndpointSlice of `{version}`");
                 report.error(document.span(), message).expected("apiVersion `discovery.k8s.io/v1`");
             }
-            (Some(_), Some(_)) => {}
+            (Some(version), Some(kind)) => {
+                gateway::add(&mut manifest.gateways, version, kind, &document, &mut report);
+            }
             (None, Some(kind)) => {
                 let message = format!("the {kind} has no `apiVersion`");
                 report.error(document.span(), message).expected("a Kubernetes object");
@@ -316,10 +327,18 @@ impl Manifest {
         }
     }
 
+    /// The Gateway API's objects, and what else gateways need.
+    #[must_use]
+    pub fn gateways(&self) -> &GatewayObjects {
+        &self.gateways
+    }
+
     /// How many objects of the known kinds it holds.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.services.len() + self.slices.len() + self.pods.len() + self.nodes.len()
+        let GatewayObjects { gateways, http_routes, grpc_routes, grants, certificates, .. } = &self.gateways;
+        let of_gateways = gateways.len() + http_routes.len() + grpc_routes.len() + grants.len() + certificates.len();
+        self.services.len() + self.slices.len() + self.pods.len() + self.nodes.len() + of_gateways
     }
 
     /// Whether it holds no object of a known kind.

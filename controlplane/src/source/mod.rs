@@ -19,11 +19,15 @@ use portolan_topology::service::LocalServices;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::gateway::objects::GatewayObjects;
+
 /// A running source.
 #[derive(Debug, Clone)]
 pub struct Source {
     /// What it shows.
     pub services: watch::Receiver<Arc<LocalServices>>,
+    /// The objects that gateways are made from.
+    pub gateways: watch::Receiver<Arc<GatewayObjects>>,
     /// How it is.
     pub status: watch::Receiver<Arc<SourceStatus>>,
 }

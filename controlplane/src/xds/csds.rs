@@ -156,6 +156,8 @@ fn resource(
     contents: bool,
     now: &Moment,
 ) -> GenericXdsConfig {
+    // Whoever may ask this must not come to private keys by it.
+    let contents = contents && kind != Kind::Sds;
     let any = |encoded: &Encoded| {
         contents.then(|| Any { type_url: kind.type_url().to_owned(), value: encoded.bytes().to_vec() })
     };
@@ -214,6 +216,8 @@ impl ClientStatusDiscoveryService for ClientStatus {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -229,5 +233,19 @@ mod tests {
         let mut blind = matcher(MatchPattern::Exact("a".to_owned()));
         blind.node_id.as_mut().unwrap().ignore_case = true;
         assert!(Wanted::of(&blind).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_private_key_is_never_shown() {
+        let name: Arc<str> = "shop/edge-cert".into();
+        let shown = |kind| {
+            let accepted = Some(Encoded::new(kind, name.clone(), b"key"));
+            let (state, refused) = (SyncState::Synced, accepted.clone());
+            let holding = Holding { name: name.clone(), state, accepted, accepted_at: None, refused, absent: false };
+            let shown = resource(kind, &holding, None, true, &Moment::now());
+            (shown.xds_config.is_some(), shown.error_state.unwrap().failed_configuration.is_some())
+        };
+        assert_eq!(shown(Kind::Rds), (true, true));
+        assert_eq!(shown(Kind::Sds), (false, false));
     }
 }

@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::resources::cache::Watcher;
+use crate::resources::gateway::GatewayResources;
+use crate::resources::gateway::book::GatewayWatcher;
 use crate::resources::{Kind, Lookup};
 
 /// One stream's slots.
@@ -20,11 +22,24 @@ pub(super) struct Inbox {
 /// The newest state of each resource that changed.
 pub(super) type News = HashMap<(Kind, Arc<str>), Lookup>;
 
+/// Everything that changed.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// Resources.
+    pub(super) news: News,
+    /// Whether the topology did.
+    pub(super) moved: bool,
+    /// What the client's gateway came to, if that changed.
+    pub(super) gateway: Option<Arc<GatewayResources>>,
+}
+
 #[derive(Debug, Default)]
 struct State {
     news: News,
     /// The topology changed.
     moved: bool,
+    /// What the client's gateway came to.
+    gateway: Option<Arc<GatewayResources>>,
     waker: Option<Waker>,
     /// Since when something waits for the client.
     owed_since: Option<Instant>,
@@ -38,14 +53,18 @@ impl State {
 }
 
 impl Inbox {
-    /// What changed, and whether the topology did. `waker` is woken by the next change.
-    pub(super) fn take(&self, waker: &Waker) -> (News, bool) {
+    /// What changed. `waker` is woken by the next change.
+    pub(super) fn take(&self, waker: &Waker) -> Heard {
         let mut state = self.state.lock();
         state.owed_since = None;
         if !state.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
             state.waker = Some(waker.clone());
         }
-        (std::mem::take(&mut state.news), std::mem::take(&mut state.moved))
+        Heard {
+            news: std::mem::take(&mut state.news),
+            moved: std::mem::take(&mut state.moved),
+            gateway: state.gateway.take(),
+        }
     }
 
     /// What was said of a resource before this moment counts no more.
@@ -84,6 +103,19 @@ impl Watcher for Inbox {
         let waker = {
             let mut state = self.state.lock();
             state.news.insert((kind, name.clone()), lookup);
+            state.wake()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl GatewayWatcher for Inbox {
+    fn gateway_changed(&self, resources: Arc<GatewayResources>) {
+        let waker = {
+            let mut state = self.state.lock();
+            state.gateway = Some(resources);
             state.wake()
         };
         if let Some(waker) = waker {

@@ -10,6 +10,7 @@ pub mod delta;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod inbox;
+mod membership;
 mod open;
 pub(crate) mod place;
 pub mod protocol;
@@ -19,3 +20,5 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod wire;
+
+pub(crate) use membership::GATEWAY;

@@ -30,6 +30,7 @@ use super::wire::{Wire, WireCodec};
 use crate::catalog::served::Catalog;
 use crate::resources::Kind;
 use crate::resources::cache::ResourceCache;
+use crate::resources::gateway::book::GatewayBook;
 
 /// The largest request: room for [`super::protocol::MAX_NAMES`] names and an Envoy's node.
 const MAX_REQUEST_BYTES: usize = 4 << 20;
@@ -50,6 +51,7 @@ pub(super) struct Shared {
     pub(super) topology: watch::Receiver<Arc<Topology>>,
     pub(super) cluster: ClusterName,
     pub(super) cache: ResourceCache,
+    pub(super) gateways: Arc<GatewayBook>,
     pub(super) open: OpenStreams,
     pub(super) clients: Arc<ClientsRegistry>,
     pub(super) counters: Counters,
@@ -70,6 +72,7 @@ impl XdsServer {
             topology: topology.clone(),
             cluster,
             cache: ResourceCache::new(catalog),
+            gateways: Arc::default(),
             open: OpenStreams::default(),
             clients: Arc::default(),
             counters: Counters::default(),
@@ -101,6 +104,12 @@ impl XdsServer {
     #[must_use]
     pub fn holdings(&self, stream: u64) -> Option<Vec<(Kind, Vec<Holding>)>> {
         self.shared.open.get(stream)?.holdings()
+    }
+
+    /// What the Envoys of gateways are served: to be filled by whoever plans gateways.
+    #[must_use]
+    pub fn gateways(&self) -> &Arc<GatewayBook> {
+        &self.shared.gateways
     }
 
     /// The counters as they stand.

@@ -17,15 +17,17 @@ use tracing::{debug, warn};
 
 use super::clients::{Identity, Peer, Registered};
 use super::counters::count;
-use super::inbox::Inbox;
+use super::inbox::{Heard, Inbox};
+use super::membership::{Joined, Membership};
 use super::open::{OpenStream, Opened};
 use super::place::Place;
 use super::protocol::holding::Holding;
 use super::protocol::{Changes, Meaning, Response, Stream as Protocol};
 use super::server::Shared;
 use super::wire::Wire;
-use crate::resources::Kind;
 use crate::resources::cache::{Wanted, Watch, Watcher};
+use crate::resources::gateway::is_own;
+use crate::resources::{Kind, Lookup};
 
 /// Changes that come within this time of the last response wait for its end, and go together.
 const BATCH: Duration = Duration::from_millis(20);
@@ -76,6 +78,8 @@ struct State<V: Wire> {
     inbox: Arc<Inbox>,
     watcher: Arc<dyn Watcher>,
     protocol: Protocol<V>,
+    /// The gateway whose Envoy it is.
+    membership: Option<Joined>,
     watches: HashMap<(Kind, Arc<str>), Watch>,
     /// Responses of one flush that the transport has not taken. Nothing newer is flushed before they went.
     waiting: VecDeque<Response>,
@@ -114,9 +118,13 @@ impl<V: Wire> ClientStream<V> {
         let identity = Identity::new(node, std::mem::take(&mut self.peer), locality);
         let inbox = Arc::new(Inbox::default());
         let mut protocol = Protocol::default();
-        for kind in Kind::ALL.into_iter().filter(|kind| kind.is_complete()) {
-            // Only what a gateway routes to would be an answer to a wildcard, and there are no gateways: nothing.
-            let _ = protocol.set_members(kind, BTreeSet::new());
+        let membership =
+            Membership::of(node, &identity.peer).map(|membership| membership.join(&shared.gateways, &inbox));
+        if membership.is_none() {
+            for kind in Kind::ALL.into_iter().filter(|kind| kind.is_complete()) {
+                // Only what a gateway routes to would be an answer to a wildcard.
+                let _ = protocol.set_members(kind, BTreeSet::new());
+            }
         }
         let mut state = State {
             shared: shared.clone(),
@@ -127,6 +135,7 @@ impl<V: Wire> ClientStream<V> {
             watcher: inbox.clone(),
             inbox: inbox.clone(),
             protocol,
+            membership,
             watches: HashMap::new(),
             waiting: VecDeque::new(),
             flush_at: None,
@@ -134,6 +143,7 @@ impl<V: Wire> ClientStream<V> {
             timer: None,
         };
         let number = state.registered.stream();
+        state.follow_gateway();
         state.request(&first)?;
         let session = Arc::new(Session { inbox, state: Mutex::new(Some(state)) });
         Poll::Ready(Ok(shared.open.enter(number, session)))
@@ -290,6 +300,11 @@ impl<V: Wire> State<V> {
         }
         for name in changes.added {
             self.inbox.forget(kind, &name);
+            if kind == Kind::Sds || (self.membership.is_some() && is_own(kind, &name)) {
+                let lookup = self.membership.as_ref().map_or(Lookup::Absent(None), |joined| joined.lookup(kind, &name));
+                self.protocol.update(kind, &name, lookup);
+                continue;
+            }
             let wanted = Wanted { kind, name: &name, client: &self.identity.locality, class: self.identity.class };
             let (lookup, watch) = self.shared.cache.watch(wanted, &self.watcher);
             self.protocol.update(kind, &name, lookup);
@@ -299,17 +314,39 @@ impl<V: Wire> State<V> {
         }
     }
 
+    /// What the gateway came to, for everything that the client asks of it.
+    fn follow_gateway(&mut self) {
+        let Some(resources) = self.membership.as_ref().and_then(Joined::resources) else { return };
+        for kind in Kind::ALL.into_iter().filter(|kind| kind.is_complete()) {
+            let changes = self.protocol.set_members(kind, resources.members(kind));
+            if !changes.is_empty() {
+                self.follow(kind, changes);
+                self.note(kind, true);
+            }
+        }
+        for kind in Kind::ALL {
+            for name in self.protocol.names(kind).into_iter().filter(|name| is_own(kind, name)) {
+                let lookup = self.membership.as_ref().map_or(Lookup::Unknown, |joined| joined.lookup(kind, &name));
+                self.protocol.update(kind, &name, lookup);
+            }
+        }
+    }
+
     /// Takes what changed since the last time.
     fn hear(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        let (news, moved) = self.inbox.take(cx.waker());
+        let Heard { news, moved, gateway } = self.inbox.take(cx.waker());
         if moved {
             let locality = self.place.locality(&self.shared.topology.borrow(), &self.shared.cluster);
             if locality.as_ref() != Some(&self.identity.locality) {
                 return Err(End::Status(Status::unavailable("the topology moved this client; connect again")));
             }
         }
-        if news.is_empty() {
+        if news.is_empty() && gateway.is_none() {
             return Ok(());
+        }
+        if let (Some(resources), Some(joined)) = (gateway, &mut self.membership) {
+            joined.take(resources);
+            self.follow_gateway();
         }
         for ((kind, name), lookup) in news {
             self.protocol.update(kind, &name, lookup);

@@ -101,7 +101,7 @@ impl Plane {
             nodes: self.nodes.clone(),
             publisher,
             topology: TopologyFrom::Given(topology),
-            source: SourceFrom::Given(Source { services, status }),
+            source: SourceFrom::Given(Source { services, gateways: watch::channel(Arc::default()).1, status }),
             credentials: self.credentials.clone(),
             peers: PeerPort::At(at(7443)),
             xds: XdsPort { address: at(7444), tls: Some(ClientCertificates::Required) },

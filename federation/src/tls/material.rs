@@ -77,6 +77,19 @@ impl Material {
     }
 }
 
+/// Whether a certificate chain and a private key, both PEM, can be presented together; otherwise why not.
+pub fn check_pair(chain: &[u8], key: &[u8]) -> Result<(), String> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("the certificate is not PEM: {error}"))?;
+    if chain.is_empty() {
+        return Err("it holds no certificate".to_owned());
+    }
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("the private key is not PEM: {error}"))?;
+    let checked = CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider());
+    checked.map(drop).map_err(|error| format!("certificate and key do not fit: {error}"))
+}
+
 impl std::fmt::Debug for Material {
     /// Says whose it is, and nothing of the key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -21,6 +21,7 @@ use tokio_rustls::TlsConnector;
 
 pub use credentials::{CertificateStatus, CredentialFiles, Credentials, CredentialsError};
 pub use listener::{Accepted, Incoming, PeerIdentity, Rule};
+pub use material::check_pair;
 pub use refusals::{Refusal, Refusals};
 
 use crate::net::{BoxStream, Net};

@@ -5,22 +5,28 @@ use std::net::{IpAddr, SocketAddr};
 use serde_json::{Value, json};
 
 use super::{Client, Security};
+use crate::gateway::objects::ObjectName;
+use crate::xds::GATEWAY;
 
 /// The name of the cluster that is the control plane.
 const PORTOLAN: &str = "portolan";
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
-/// Of `client`, with its admin interface at `admin`.
-pub(super) fn bootstrap(client: &Client, admin: SocketAddr) -> Value {
+/// Of `client`, which serves `gateway` if it is a gateway's, with its admin interface at `admin`.
+pub(super) fn bootstrap(client: &Client, gateway: Option<&ObjectName>, admin: SocketAddr) -> Value {
     let over_ads = json!({"ads": {}, "resource_api_version": "V3"});
     let control_plane = json!([{"envoy_grpc": {"cluster_name": PORTOLAN}}]);
     let stream = |kind: &str| json!({"api_type": kind, "transport_api_version": "V3", "grpc_services": control_plane});
+    let mut node = json!({
+        "id": client.id,
+        "cluster": client.cluster,
+        "locality": {"region": client.region, "zone": client.zone, "sub_zone": client.cluster},
+    });
+    if let Some(gateway) = gateway {
+        node["metadata"] = json!({GATEWAY: gateway.to_string()});
+    }
     json!({
-        "node": {
-            "id": client.id,
-            "cluster": client.cluster,
-            "locality": {"region": client.region, "zone": client.zone, "sub_zone": client.cluster},
-        },
+        "node": node,
         "admin": {"address": address(&admin.ip().to_string(), admin.port())},
         "dynamic_resources": {
             "ads_config": stream("DELTA_GRPC"),

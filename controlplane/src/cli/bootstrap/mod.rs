@@ -18,6 +18,7 @@ use portolan_topology::topology::Topology;
 use super::ask::{At, Parameters};
 use super::{Failure, format, output};
 use crate::admin::model::Status;
+use crate::gateway::objects::ObjectName;
 use crate::topology_file;
 use known::Known;
 
@@ -67,6 +68,9 @@ pub(super) struct Common {
 pub(super) struct EnvoyArgs {
     #[command(flatten)]
     common: Common,
+    /// The Gateway that this Envoy serves; its listeners, routes and certificates then come from there
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    gateway: Option<ObjectName>,
     /// Where Envoy's own admin interface listens
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9901")]
     admin_listen: SocketAddr,
@@ -102,7 +106,10 @@ impl Bootstrap {
     pub(super) fn run(self) -> Result<(), Failure> {
         let text = match self {
             Self::Grpc(common) => grpc::bootstrap(&common.client("grpc")?),
-            Self::Envoy(envoy) => envoy::bootstrap(&envoy.common.client("envoy")?, envoy.admin_listen),
+            Self::Envoy(envoy) => {
+                let client = envoy.common.client("envoy")?;
+                envoy::bootstrap(&client, envoy.gateway.as_ref(), envoy.admin_listen)
+            }
         };
         output::print(&format::json(&text));
         Ok(())

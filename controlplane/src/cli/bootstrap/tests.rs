@@ -104,7 +104,7 @@ fn a_grpc_bootstrap_is_what_grpc_reads() {
 #[test]
 fn an_envoy_bootstrap_has_one_delta_stream_for_everything() {
     let of = complete(&format!("--zone us-east-1b {MTLS}"), &known()).unwrap();
-    let printed = envoy::bootstrap(&of, "127.0.0.1:9901".parse().unwrap());
+    let printed = envoy::bootstrap(&of, None, "127.0.0.1:9901".parse().unwrap());
     let stream = |kind: &str| {
         json!({"api_type": kind, "transport_api_version": "V3",
                "grpc_services": [{"envoy_grpc": {"cluster_name": "portolan"}}]})
@@ -144,7 +144,7 @@ fn an_envoy_bootstrap_has_one_delta_stream_for_everything() {
 #[test]
 fn a_host_name_is_resolved_and_checked_by_envoy() {
     let of = complete("--zone us-east-1a --cluster use1-a --tls-ca ca.pem", &known()).unwrap();
-    let printed = envoy::bootstrap(&of, "127.0.0.1:9901".parse().unwrap());
+    let printed = envoy::bootstrap(&of, None, "127.0.0.1:9901".parse().unwrap());
     let cluster = &printed["static_resources"]["clusters"][0];
     assert_eq!(cluster["type"], "STRICT_DNS");
     let tls = &cluster["transport_socket"]["typed_config"];
@@ -152,6 +152,14 @@ fn a_host_name_is_resolved_and_checked_by_envoy() {
     let san = &tls["common_tls_context"]["validation_context"]["match_typed_subject_alt_names"][0];
     assert_eq!(*san, json!({"san_type": "DNS", "matcher": {"exact": "portolan.use1-a.example.com"}}));
     assert_eq!(tls["common_tls_context"]["tls_certificates"], Value::Null);
+}
+
+#[test]
+fn the_envoy_of_a_gateway_says_so() {
+    let of = complete("--zone us-east-1b --plaintext --server a:1", &known()).unwrap();
+    let gateway = "shop/edge".parse().unwrap();
+    let printed = envoy::bootstrap(&of, Some(&gateway), "127.0.0.1:9901".parse().unwrap());
+    assert_eq!(printed["node"]["metadata"], json!({"portolan.dev/gateway": "shop/edge"}));
 }
 
 #[test]
@@ -213,7 +221,7 @@ fn what_is_missing_is_named_with_the_mend() {
 fn a_server_that_is_named_is_taken() {
     let of = complete("--zone us-east-1b --plaintext --server [::1]:7445", &known()).unwrap();
     assert_eq!(of.server.to_string(), "[::1]:7445");
-    let printed = envoy::bootstrap(&of, "127.0.0.1:9901".parse().unwrap());
+    let printed = envoy::bootstrap(&of, None, "127.0.0.1:9901".parse().unwrap());
     let cluster = &printed["static_resources"]["clusters"][0];
     assert_eq!((&cluster["type"], &cluster["transport_socket"]), (&json!("STATIC"), &Value::Null));
 }

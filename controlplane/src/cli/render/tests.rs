@@ -66,6 +66,18 @@ usw2-a    us-west  stale  74s    80/80    –     r41         9f3c
 }
 
 #[test]
+fn status_tells_what_is_amiss_with_gateways() {
+    let mut amiss = a_status();
+    let condition = serde_json::json!({
+        "object": "HTTPRoute shop/r", "type": "ResolvedRefs", "status": false, "reason": "BackendNotFound",
+        "message": "there is no Service shop/gone with the port 80",
+    });
+    amiss.gateway_troubles = vec![serde_json::from_value(condition).unwrap()];
+    let told = "! HTTPRoute shop/r: ResolvedRefs no, BackendNotFound: there is no Service shop/gone with the port 80";
+    assert_eq!(status(&amiss, false).lines().last(), Some(told));
+}
+
+#[test]
 fn status_names_everything_that_needs_attention() {
     let mut bad = a_status();
     bad.clusters[1].state = Liveness::Failed;

@@ -80,7 +80,7 @@ impl KubeSource {
         let (services, services_out) = slot::channel(Arc::<LocalServices>::default());
         let (status, status_out) = slot::channel(Arc::new(state.status()));
         let (notes, notes_out) = slot::channel(Arc::default());
-        let source = Source { services: services_out, status: status_out };
+        let source = Source { services: services_out, gateways: slot::channel(Arc::default()).1, status: status_out };
         let slots = Slots { services, status, notes };
         let task = tokio::spawn(run(watch::all(config, StdRng::from_rng(rng)), state, slots));
         Self { source, notes: notes_out, _task: AbortOnDropHandle::new(task) }

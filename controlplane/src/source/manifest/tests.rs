@@ -272,3 +272,59 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_malformed_object_of_the_gateway_api_is_a_mistake_of_its_file() {
+    for (text, mistake) in [
+        (
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: g}\nspec: {listeners: []}\n",
+            "m.yaml:4:7: the field `gatewayClassName` is missing",
+        ),
+        (
+            "apiVersion: gateway.networking.k8s.io/v1alpha2\nkind: GRPCRoute\nmetadata: {name: g}\nspec: {}\n",
+            "m.yaml:1:1: a GRPCRoute of `gateway.networking.k8s.io/v1alpha2`; expected apiVersion `gateway.networking.k8s.io/v1`",
+        ),
+        (
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\nspec: {rules: [{backendRefs: [{name: a, port: x}]}]}\n",
+            "m.yaml:4:",
+        ),
+    ] {
+        let refused = parse("m.yaml", text).unwrap_err().to_string();
+        assert!(refused.starts_with(mistake), "{refused}");
+    }
+}
+
+#[test]
+fn of_a_route_in_two_files_the_first_counts() {
+    let route = |host: &str| {
+        let text = format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r, namespace: shop}}\nspec: {{hostnames: [{host}]}}\n"
+        );
+        parse("m.yaml", &text).unwrap().0
+    };
+    let (a, b) = (route("a.test"), route("b.test"));
+    let (joined, repeated) = gateway::join([("a.yaml", a.gateways()), ("b.yaml", b.gateways())], true);
+    assert!(joined.synced);
+    let hosts: Vec<_> = joined.http_routes.values().flat_map(|route| route.spec.hostnames.clone()).collect();
+    assert_eq!(hosts, ["a.test"]);
+    assert_eq!(
+        repeated,
+        [("b.yaml".to_owned(), "HTTPRoute shop/r stands in another file too, which counts".to_owned())]
+    );
+}
+
+#[test]
+fn only_secrets_of_certificates_are_kept() {
+    let secret = |kind: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Secret, metadata: {{name: s, namespace: shop}}, type: {kind}, data: {{tls.crt: YQ==, tls.key: Yg==}}}}\n"
+        )
+    };
+    let kept = |kind: &str| {
+        parse("m.yaml", &secret(kind)).unwrap().0.gateways().certificates.values().cloned().collect::<Vec<_>>()
+    };
+    assert!(kept("Opaque").is_empty());
+    let [certificate] = &kept("kubernetes.io/tls")[..] else { panic!("one") };
+    assert_eq!((certificate.chain.as_slice(), certificate.key.as_slice()), (&b"a"[..], &b"b"[..]));
+    assert!(!format!("{certificate:?}").contains("98"), "keys are shown nowhere");
+}

@@ -72,7 +72,7 @@ struct World {
     server: Stream,
     truth: BTreeMap<(Kind, usize), u32>,
     members: BTreeMap<Kind, BTreeSet<usize>>,
-    client: [ClientKind; 4],
+    client: [ClientKind; Kind::ALL.len()],
     under_way: VecDeque<Response>,
     requests: VecDeque<(Kind, Asked)>,
     accepted: BTreeSet<(Kind, String, u32)>,

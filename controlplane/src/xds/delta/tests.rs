@@ -20,7 +20,7 @@ fn names(names: &[&str]) -> Vec<String> {
 #[derive(Default)]
 struct Peer {
     stream: Stream,
-    last: [Option<Response>; 4],
+    last: [Option<Response>; Kind::ALL.len()],
 }
 
 impl Peer {

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use crate::resources::name::assignment_of;
 use crate::resources::{Encoded, Kind, Lookup, Version};
 use holding::{Holding, SyncState};
 use subscription::Subscription;
@@ -147,7 +148,7 @@ pub trait Variant: Default {
 /// The server's end of one stream.
 #[derive(Debug, Default)]
 pub struct Stream<V> {
-    kinds: [V; 4],
+    kinds: [V; Kind::ALL.len()],
 }
 
 impl<V: Variant> Stream<V> {
@@ -172,7 +173,7 @@ impl<V: Variant> Stream<V> {
         self.kinds.iter().any(|kind| kind.subscription().is_dirty())
     }
 
-    /// Everything that there is to send now, in the order in which it must go: CDS, EDS, LDS, RDS, and the removal of
+    /// Everything that there is to send now, in the order in which it must go: CDS, EDS, SDS, LDS, RDS, and the removal of
     /// clusters last, when no route leads to them any more.
     pub fn flush(&mut self) -> Vec<Response> {
         let kinds = &mut self.kinds;
@@ -180,8 +181,9 @@ impl<V: Variant> Stream<V> {
         let mut changed = BTreeSet::new();
         responses.extend(kinds[Kind::Cds as usize].respond(Kind::Cds, true, &mut changed));
         // An Envoy warms a changed cluster until its endpoints come again, even if they are the same.
+        let changed = changed.into_iter().map(assignment_of).collect();
         kinds[Kind::Eds as usize].subscription_mut().ledger.send_again(&changed);
-        for kind in [Kind::Eds, Kind::Lds, Kind::Rds] {
+        for kind in [Kind::Eds, Kind::Sds, Kind::Lds, Kind::Rds] {
             responses.extend(kinds[kind as usize].respond(kind, false, &mut BTreeSet::new()));
         }
         responses.extend(kinds[Kind::Cds as usize].respond(Kind::Cds, false, &mut BTreeSet::new()));

@@ -71,7 +71,7 @@ struct ClientKind {
 struct World {
     server: Stream,
     truth: BTreeMap<(Kind, usize), Option<u32>>,
-    client: [ClientKind; 4],
+    client: [ClientKind; Kind::ALL.len()],
     under_way: VecDeque<Response>,
     requests: VecDeque<Asked>,
     /// The contents that the client ever took, by resource.

@@ -14,8 +14,8 @@ fn resource(kind: Kind, name: &str, content: &str) -> Lookup {
 #[derive(Default)]
 struct Peer {
     stream: Stream,
-    last: [Option<Response>; 4],
-    accepted: [String; 4],
+    last: [Option<Response>; Kind::ALL.len()],
+    accepted: [String; Kind::ALL.len()],
 }
 
 impl Peer {
@@ -158,7 +158,7 @@ fn what_is_not_known_any_more_stays_as_it_was() {
 
 #[test]
 fn a_client_that_comes_back_keeps_what_we_do_not_know_yet() {
-    let mut peer = Peer { accepted: ["7".into(), "7".into(), "7".into(), "7".into()], ..Peer::default() };
+    let mut peer = Peer { accepted: std::array::from_fn(|_| "7".into()), ..Peer::default() };
     peer.subscribe(Kind::Cds, &["a", "b"]);
     peer.set(Kind::Cds, "a", "1");
     assert_eq!(peer.flush(), NOTHING, "an answer without `b` would delete it");

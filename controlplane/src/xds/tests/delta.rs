@@ -20,12 +20,12 @@ use crate::resources::fixtures::served;
 use crate::xds::protocol::holding::SyncState;
 
 /// A raw delta client.
-struct DeltaAds {
+pub(super) struct DeltaAds {
     requests: mpsc::Sender<DeltaDiscoveryRequest>,
     responses: Streaming<DeltaDiscoveryResponse>,
 }
 
-fn request(kind: Kind, subscribe: &[&str]) -> DeltaDiscoveryRequest {
+pub(super) fn request(kind: Kind, subscribe: &[&str]) -> DeltaDiscoveryRequest {
     DeltaDiscoveryRequest {
         node: Some(node("", "a")),
         type_url: kind.type_url().to_owned(),
@@ -35,14 +35,14 @@ fn request(kind: Kind, subscribe: &[&str]) -> DeltaDiscoveryRequest {
 }
 
 impl DeltaAds {
-    async fn open(plane: &Plane) -> Self {
+    pub(super) async fn open(plane: &Plane) -> Self {
         let (requests, outgoing) = mpsc::channel(16);
         let mut client = AggregatedDiscoveryServiceClient::new(plane.channel.clone());
         let responses = client.delta_aggregated_resources(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
         Self { requests, responses }
     }
 
-    async fn send(&self, request: DeltaDiscoveryRequest) {
+    pub(super) async fn send(&self, request: DeltaDiscoveryRequest) {
         self.requests.send(request).await.unwrap();
     }
 
@@ -51,7 +51,7 @@ impl DeltaAds {
     }
 
     /// The next response, which is acknowledged: its type, what is in it, and what is gone.
-    async fn take(&mut self) -> (Kind, Vec<String>, Vec<String>) {
+    pub(super) async fn take(&mut self) -> (Kind, Vec<String>, Vec<String>) {
         let response = self.next().await.unwrap();
         let kind = Kind::of_type_url(&response.type_url).unwrap();
         self.send(DeltaDiscoveryRequest { response_nonce: response.nonce, ..request(kind, &[]) }).await;
@@ -59,7 +59,7 @@ impl DeltaAds {
     }
 }
 
-fn owned(names: &[&str]) -> Vec<String> {
+pub(super) fn owned(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
@@ -68,7 +68,7 @@ async fn every_type_is_served_changed_and_removed() {
     let plane = Plane::start();
     plane.catalog.say("checkout.shop", &served(&["10.0.0.1:80"]));
     let mut ads = DeltaAds::open(&plane).await;
-    for kind in Kind::ALL {
+    for kind in Kind::OF_SERVICES {
         let name = if kind == Kind::Lds { "checkout.shop" } else { SHOP };
         ads.send(request(kind, &[name])).await;
         assert_eq!(ads.take().await, (kind, owned(&[name]), vec![]));

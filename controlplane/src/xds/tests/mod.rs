@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod delta;
+mod gateway;
 mod harness;
 mod reports;
 mod rules;

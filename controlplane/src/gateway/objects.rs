@@ -1,0 +1,586 @@
+//! The Gateway API's objects, as far as they count here, however they were read. Nothing is judged: a field that is not
+//! supported stands as itself, so that whoever judges can say so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use k8s_openapi::ByteString;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+/// The API group of gateways and routes.
+pub const GROUP: &str = "gateway.networking.k8s.io";
+/// The class of the gateways that are ours.
+pub const CLASS: &str = "portolan";
+
+/// An object's namespace and name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectName {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+impl ObjectName {
+    /// Of both parts.
+    #[must_use]
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// `NAMESPACE/NAME`.
+impl std::str::FromStr for ObjectName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let sound = |part: &str| {
+            !part.is_empty()
+                && part.len() <= 253
+                && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'))
+        };
+        match text.split_once('/') {
+            Some((namespace, name)) if sound(namespace) && sound(name) => Ok(Self::new(namespace, name)),
+            _ => Err(format!("`{text}`: expected NAMESPACE/NAME, such as shop/edge")),
+        }
+    }
+}
+
+/// An object.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Object<S> {
+    /// What identifies it.
+    pub metadata: Metadata,
+    /// What it asks for.
+    pub spec: S,
+}
+
+/// What identifies an object.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Metadata {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    #[serde(default = "default_namespace")]
+    pub namespace: String,
+    /// Which edit of it this is.
+    #[serde(default)]
+    pub generation: Option<i64>,
+    /// When it was made, as RFC 3339 says it.
+    #[serde(default)]
+    pub creation_timestamp: Option<String>,
+}
+
+fn default_namespace() -> String {
+    "default".to_owned()
+}
+
+impl Metadata {
+    /// Its name with its namespace.
+    #[must_use]
+    pub fn object_name(&self) -> ObjectName {
+        ObjectName::new(&self.namespace, &self.name)
+    }
+
+    /// Orders objects by age, the oldest first; of equal age by namespace and name. What has no age is the youngest.
+    #[must_use]
+    pub fn seniority(&self) -> impl Ord + use<> {
+        let made = self.creation_timestamp.clone();
+        (made.is_none(), made, self.object_name())
+    }
+}
+
+/// `spec` of a Gateway.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewaySpec {
+    /// Whose it is.
+    pub gateway_class_name: String,
+    /// Where it listens, one by one.
+    pub listeners: Vec<Listener>,
+    /// At which addresses; all of the machine's without one.
+    #[serde(default)]
+    pub addresses: Vec<GatewayAddress>,
+    /// Not supported.
+    #[serde(default)]
+    pub tls: Option<IgnoredAny>,
+    /// Not supported.
+    #[serde(default, rename = "backendTLS")]
+    pub backend_tls: Option<IgnoredAny>,
+    /// Not supported.
+    #[serde(default)]
+    pub allowed_listeners: Option<IgnoredAny>,
+}
+
+/// An address that a Gateway asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct GatewayAddress {
+    /// `IPAddress` unless said otherwise.
+    #[serde(default)]
+    pub r#type: Option<String>,
+    /// The address.
+    #[serde(default)]
+    pub value: Option<String>,
+}
+
+/// A listener of a Gateway.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Listener {
+    /// Its name.
+    pub name: String,
+    /// The hosts that it serves; all without one.
+    #[serde(default)]
+    pub hostname: Option<String>,
+    /// Its port.
+    pub port: u16,
+    /// `HTTP` or `HTTPS`; others are refused.
+    pub protocol: String,
+    /// How TLS ends.
+    #[serde(default)]
+    pub tls: Option<ListenerTls>,
+    /// Which routes may attach.
+    #[serde(default)]
+    pub allowed_routes: AllowedRoutes,
+}
+
+/// How a listener ends TLS.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListenerTls {
+    /// `Terminate` unless said otherwise.
+    #[serde(default)]
+    pub mode: Option<String>,
+    /// Secrets with its certificates.
+    #[serde(default)]
+    pub certificate_refs: Vec<Reference>,
+    /// Not supported.
+    #[serde(default)]
+    pub frontend_validation: Option<IgnoredAny>,
+    /// Not supported.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+}
+
+/// Which routes may attach to a listener.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+pub struct AllowedRoutes {
+    /// From which namespaces.
+    #[serde(default)]
+    pub namespaces: Option<RouteNamespaces>,
+    /// Of which kinds; those that fit the protocol without any.
+    #[serde(default)]
+    pub kinds: Vec<RouteKindRef>,
+}
+
+/// The namespaces from which routes may attach.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct RouteNamespaces {
+    /// `Same` unless said otherwise, `All`; `Selector` is not supported.
+    #[serde(default)]
+    pub from: Option<String>,
+}
+
+/// A kind of route.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct RouteKindRef {
+    /// Its group; the Gateway API's without one.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// Its kind.
+    pub kind: String,
+}
+
+/// A reference to an object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub struct Reference {
+    /// Its group; what that is without one depends on the field.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// Its kind; the same.
+    #[serde(default)]
+    pub kind: Option<String>,
+    /// Its namespace; the referrer's without one.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+}
+
+/// A reference of a route to what it wants to attach to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParentRef {
+    /// Which object; a Gateway unless said otherwise.
+    #[serde(flatten)]
+    pub object: Reference,
+    /// Which listener by name; all without one.
+    #[serde(default)]
+    pub section_name: Option<String>,
+    /// Which listeners by port; all without one.
+    #[serde(default)]
+    pub port: Option<u16>,
+}
+
+/// The two kinds of route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RouteKind {
+    /// HTTPRoute.
+    Http,
+    /// GRPCRoute.
+    Grpc,
+}
+
+impl RouteKind {
+    /// Its `kind`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http => "HTTPRoute",
+            Self::Grpc => "GRPCRoute",
+        }
+    }
+}
+
+/// `spec` of a route, whose rules are of its kind.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", bound(deserialize = "R: Deserialize<'de>"))]
+pub struct RouteSpec<R> {
+    /// What it wants to attach to.
+    #[serde(default)]
+    pub parent_refs: Vec<ParentRef>,
+    /// The hosts that it is for; the listener's without any.
+    #[serde(default)]
+    pub hostnames: Vec<String>,
+    /// What it does.
+    #[serde(default = "Vec::new")]
+    pub rules: Vec<R>,
+}
+
+/// A rule of an HTTPRoute.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HttpRule {
+    /// Requests that one of these matches; all without any.
+    pub matches: Vec<HttpMatch>,
+    /// What is changed.
+    pub filters: Vec<Filter>,
+    /// Where they go.
+    pub backend_refs: Vec<BackendRef>,
+    /// How long they may take.
+    pub timeouts: Option<Timeouts>,
+    /// Not supported.
+    pub retry: Option<IgnoredAny>,
+    /// Not supported.
+    pub session_persistence: Option<IgnoredAny>,
+}
+
+/// A rule of a GRPCRoute.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GrpcRule {
+    /// Calls that one of these matches; all without any.
+    pub matches: Vec<GrpcMatch>,
+    /// What is changed.
+    pub filters: Vec<Filter>,
+    /// Where they go.
+    pub backend_refs: Vec<BackendRef>,
+    /// Not supported.
+    pub session_persistence: Option<IgnoredAny>,
+}
+
+/// How long a request may take.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Timeouts {
+    /// The whole of it.
+    pub request: Option<String>,
+    /// One attempt at a backend.
+    pub backend_request: Option<String>,
+}
+
+/// What an HTTP request must be like; every part must hold.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HttpMatch {
+    /// Its path.
+    pub path: Option<ValueMatch>,
+    /// Its headers.
+    pub headers: Vec<NamedMatch>,
+    /// Its query's parameters.
+    pub query_params: Vec<NamedMatch>,
+    /// Its method.
+    pub method: Option<String>,
+}
+
+/// What a gRPC call must be like; every part must hold.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct GrpcMatch {
+    /// Its method.
+    pub method: Option<MethodMatch>,
+    /// Its metadata.
+    pub headers: Vec<NamedMatch>,
+}
+
+/// What a gRPC call's method must be.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct MethodMatch {
+    /// `Exact` unless said otherwise, or `RegularExpression`.
+    pub r#type: Option<String>,
+    /// The service.
+    pub service: Option<String>,
+    /// The method.
+    pub method: Option<String>,
+}
+
+/// What a text must be.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct ValueMatch {
+    /// How it is compared.
+    pub r#type: Option<String>,
+    /// With what.
+    pub value: Option<String>,
+}
+
+/// What a named text must be.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct NamedMatch {
+    /// How it is compared; `Exact` unless said otherwise.
+    #[serde(default)]
+    pub r#type: Option<String>,
+    /// The header or parameter.
+    pub name: String,
+    /// With what it is compared.
+    pub value: String,
+}
+
+/// Something that is done to requests.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Filter {
+    /// Which of the fields below it is; any other kind is refused.
+    pub r#type: String,
+    /// Changes of the request's headers.
+    #[serde(default)]
+    pub request_header_modifier: Option<HeaderModifier>,
+    /// Changes of the response's headers.
+    #[serde(default)]
+    pub response_header_modifier: Option<HeaderModifier>,
+    /// Sends the client elsewhere.
+    #[serde(default)]
+    pub request_redirect: Option<Redirect>,
+    /// Changes host or path.
+    #[serde(default)]
+    pub url_rewrite: Option<Rewrite>,
+}
+
+/// Changes of headers.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct HeaderModifier {
+    /// In the place of what is there.
+    pub set: Vec<Header>,
+    /// Beside what is there.
+    pub add: Vec<Header>,
+    /// Taken away.
+    pub remove: Vec<String>,
+}
+
+/// A header.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Header {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
+/// Where a client is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Redirect {
+    /// `http` or `https`; the request's without one.
+    pub scheme: Option<String>,
+    /// The host; the request's without one.
+    pub hostname: Option<String>,
+    /// The path; the request's without one.
+    pub path: Option<PathModifier>,
+    /// The port.
+    pub port: Option<u16>,
+    /// The status; 302 without one.
+    pub status_code: Option<u16>,
+}
+
+/// What becomes of a request's host and path.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct Rewrite {
+    /// The host.
+    pub hostname: Option<String>,
+    /// The path.
+    pub path: Option<PathModifier>,
+}
+
+/// What becomes of a path.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PathModifier {
+    /// Which of the two.
+    pub r#type: String,
+    /// The whole path.
+    #[serde(default)]
+    pub replace_full_path: Option<String>,
+    /// The part that a PathPrefix matched.
+    #[serde(default)]
+    pub replace_prefix_match: Option<String>,
+}
+
+/// Where requests go, and which part of them.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct BackendRef {
+    /// Which object; a Service unless said otherwise.
+    #[serde(flatten)]
+    pub object: Reference,
+    /// Its port.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// Its part, against the other weights of the rule; 1 without one.
+    #[serde(default)]
+    pub weight: Option<u32>,
+    /// Not supported.
+    #[serde(default)]
+    pub filters: Vec<IgnoredAny>,
+}
+
+/// `spec` of a ReferenceGrant.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct GrantSpec {
+    /// Who may refer.
+    pub from: Vec<GrantFrom>,
+    /// To what.
+    pub to: Vec<GrantTo>,
+}
+
+/// Who may refer to objects in a grant's namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct GrantFrom {
+    /// The referrer's group.
+    #[serde(default)]
+    pub group: String,
+    /// The referrer's kind.
+    pub kind: String,
+    /// The referrer's namespace.
+    pub namespace: String,
+}
+
+/// What may be referred to.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct GrantTo {
+    /// Its group; empty: the core's.
+    #[serde(default)]
+    pub group: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its name; all without one.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+/// A Secret, as it is read.
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretObject {
+    /// What identifies it.
+    pub metadata: Metadata,
+    /// Its type.
+    #[serde(default)]
+    pub r#type: Option<String>,
+    /// What it holds, by key.
+    #[serde(default)]
+    pub data: BTreeMap<String, ByteString>,
+    /// The same as text.
+    #[serde(default)]
+    pub string_data: BTreeMap<String, String>,
+}
+
+/// The type of Secrets that hold a certificate.
+pub const TLS_SECRET: &str = "kubernetes.io/tls";
+
+/// A certificate with its key, PEM. Whether they can be used is for whoever judges.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// The certificate and its intermediates.
+    pub chain: Vec<u8>,
+    /// Its private key.
+    pub key: Vec<u8>,
+}
+
+/// Says nothing of the key.
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificate").finish_non_exhaustive()
+    }
+}
+
+impl SecretObject {
+    /// What it holds, if it is one of certificates.
+    #[must_use]
+    pub fn certificate(mut self) -> Option<(ObjectName, Certificate)> {
+        let mut take = |key: &str| {
+            let text = self.string_data.remove(key).map(String::into_bytes);
+            text.or_else(|| self.data.remove(key).map(|ByteString(bytes)| bytes)).unwrap_or_default()
+        };
+        let certificate = Certificate { chain: take("tls.crt"), key: take("tls.key") };
+        (self.r#type.as_deref() == Some(TLS_SECRET)).then(|| (self.metadata.object_name(), certificate))
+    }
+}
+
+/// A port of a Service or ServiceImport that speaks HTTP/2 in plain text.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CleartextHttp2 {
+    /// Whether the object is a ServiceImport.
+    pub imported: bool,
+    /// The object.
+    pub object: ObjectName,
+    /// The port.
+    pub port: u16,
+}
+
+/// All objects of a cluster that gateways are made from.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct GatewayObjects {
+    /// Whether this is all that there is: false until the first complete listing.
+    pub synced: bool,
+    /// Gateways of all classes.
+    pub gateways: BTreeMap<ObjectName, Arc<Object<GatewaySpec>>>,
+    /// HTTPRoutes.
+    pub http_routes: BTreeMap<ObjectName, Arc<Object<RouteSpec<HttpRule>>>>,
+    /// GRPCRoutes.
+    pub grpc_routes: BTreeMap<ObjectName, Arc<Object<RouteSpec<GrpcRule>>>>,
+    /// ReferenceGrants.
+    pub grants: BTreeMap<ObjectName, Arc<Object<GrantSpec>>>,
+    /// Secrets with certificates.
+    pub certificates: BTreeMap<ObjectName, Arc<Certificate>>,
+    /// Ports whose `appProtocol` is `kubernetes.io/h2c`.
+    pub cleartext_http2: BTreeSet<CleartextHttp2>,
+}
+
+impl GatewayObjects {
+    /// Whether there is no object of the Gateway API.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.gateways.is_empty() && self.http_routes.is_empty() && self.grpc_routes.is_empty()
+    }
+}
