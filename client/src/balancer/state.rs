@@ -25,6 +25,8 @@ use crate::xds::model::{Assignment, EndpointHealth, LocalityName, OutlierDetecti
 const CONNECT_ALL: usize = 200;
 /// Newcomers of a large locality wait at most so long for others to come with them.
 const BATCH: Duration = Duration::from_millis(50);
+/// Endpoints are looked at as often at least.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct State<T> {
@@ -234,7 +236,7 @@ impl<T> State<T> {
 
     /// When the snapshot may change by itself.
     pub(super) fn due(&self) -> Option<Instant> {
-        let look = self.assignment.as_ref().and(self.looked).map(|looked| looked + self.outliers.interval);
+        let look = self.assignment.as_ref().and(self.looked).map(|looked| looked + self.interval());
         [self.due, self.batch, look].into_iter().flatten().min()
     }
 
@@ -243,11 +245,17 @@ impl<T> State<T> {
         self.wanted
     }
 
+    /// How often endpoints are looked at. Who fails in a row need not wait for a longer interval, and latencies and warm-up
+    /// reckon in seconds.
+    fn interval(&self) -> Duration {
+        self.outliers.interval.min(LONGEST_INTERVAL)
+    }
+
     /// Looks at what became of requests since the last time, if that is an interval ago; true if an endpoint was ejected
     /// or let in again.
     pub(super) fn look(&mut self, now: Instant) -> bool {
         let passed = now - *self.looked.get_or_insert(now);
-        let Some(assignment) = self.assignment.clone().filter(|_| passed >= self.outliers.interval) else {
+        let Some(assignment) = self.assignment.clone().filter(|_| passed >= self.interval()) else {
             return false;
         };
         self.looked = Some(now);

@@ -111,6 +111,8 @@ async fn ejection_and_warm_up_are_as_the_assignment_says() {
     let mut assignment = assignment(THREE);
     assignment.outlier_detection.consecutive_errors = 2;
     assignment.outlier_detection.base_ejection_time = Duration::from_secs(100);
+    // Errors in a row do not wait for as long.
+    assignment.outlier_detection.interval = Duration::from_secs(60);
     assignment.warmup.window = Duration::ZERO;
     balancer.assign(Arc::new(assignment), Instant::now());
     report(&balancer, 3, &Status::Ready);
