@@ -1,29 +1,41 @@
 //! The `kube` source of a whole control plane: what it makes of objects, and how it gets over what breaks.
 
+use std::ops::Range;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::ListParams;
 use serde_json::json;
+use tokio::time::Instant;
 
+use super::calls::{RustCalls, plain_bootstrap};
 use super::objects::{Writer, endpoint};
 use super::plane::{Plane, Serve};
+use super::pods::Pods;
 use super::proxy::Proxy;
 use super::server::allow;
 use super::suite::{Check, Lab, eventually};
 
 /// For a change to be seen, on a loaded machine.
 const SOON: Duration = Duration::from_secs(15);
+/// How long the API server is away.
+const AWAY: Duration = Duration::from_secs(60);
+/// For shares to have moved: demand is measured over seconds, and shares move in steps.
+const MOVED: Duration = Duration::from_secs(90);
 
 pub(super) fn checks() -> Vec<Check> {
     vec![
         Check::new("source: Services, EndpointSlices, Nodes and Pods become endpoints", becomes),
         Check::new("source: hostile objects are named, and the rest goes on", hostile),
-        Check::new("source: nothing goes while the API server is away, and 410 is got over", away),
+        Check::lasting(
+            "source: nothing goes while the API server is away for a minute, and 410 is got over",
+            Duration::from_secs(180),
+            away,
+        ),
         Check::new("source: a type that RBAC forbids is named, and taken up once it is allowed", forbidden),
         Check::lasting(
             "source: a truncated watch, 429 and an expired page are got over",
@@ -31,6 +43,11 @@ pub(super) fn checks() -> Vec<Check> {
             faults,
         ),
         Check::new("source: a watch that hangs half open is noticed", hangs),
+        Check::lasting(
+            "source: what exceeds an annotated capacity goes elsewhere, and comes back with the capacity",
+            Duration::from_secs(240),
+            spills,
+        ),
     ]
 }
 
@@ -150,8 +167,13 @@ async fn away(lab: Lab) -> anyhow::Result<()> {
         Ok(status.contains("not everything can be seen for").then_some(()))
     })
     .await?;
-    ensure!(plane.is_ready().await, "it is not ready any more");
-    plane.shows("a.shop", &stands, SOON).await?;
+    let killed = Instant::now();
+    while killed.elapsed() < AWAY {
+        ensure!(plane.is_ready().await, "it is not ready any more after {:?}", killed.elapsed());
+        let seen = plane.endpoints("a.shop").await?;
+        ensure!(seen == stands, "after {:?} the endpoints are {seen:?}", killed.elapsed());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
     server.start_again().await?;
     // The server's watch cache is empty: what the control plane knows is too old for it.
     let shop = Writer::new(server.client().await?, "shop").await?;
@@ -233,4 +255,45 @@ async fn hangs(lab: Lab) -> anyhow::Result<()> {
     shop.slice("a-1", "a", json!([{"port": 8080}]), &[endpoint("10.1.0.2", "here-b")]).await?;
     let noticed = plane.shows("a.shop", &["10.1.0.2:8080 ready 1 here-b"], Duration::from_secs(60)).await;
     noticed.context("the watches that hang were not given up")
+}
+
+/// One client calls 50 times a second; each of its zone's two Pods carries 20 a second, 16 of which may be used.
+async fn spills(lab: Lab) -> anyhow::Result<()> {
+    let server = lab.api_server("one").await?;
+    let client = server.client().await?;
+    let zones = ["here-a", "here-b"];
+    let mut pods = Pods::new(client.clone(), ("checkout", "shop"), 40, &zones, lab.folder.clone()).await?;
+    pods.add(4).await?;
+    let shop = Writer::new(client, "shop").await?;
+    let capacity = async |a_second: &str| {
+        let spec = json!({"selector": {"app": "checkout"}, "ports": [{"port": 80, "targetPort": 8080}]});
+        shop.service("checkout", spec, json!({"portolan.dev/capacity": a_second})).await
+    };
+    let plane = Plane::start(&lab.folder, &Serve::alone(&lab.folder, server.kubeconfig(), &[])?).await?;
+    let bootstrap = plain_bootstrap(&lab.folder, plane.xds(), "one", "here-a")?;
+    let calls = RustCalls::start("checkout.shop", &bootstrap, 50.0).await?;
+    in_zone(&calls, 0.99..1.01).await.context("without a known capacity")?;
+    capacity("20").await?;
+    in_zone(&calls, 0.56..0.72).await.context("32 of 50 calls a second fit")?;
+    capacity("100").await?;
+    in_zone(&calls, 0.99..1.01).await.context("all fit")?;
+    let tally = calls.stop().await;
+    ensure!(tally.failed == 0, "calls failed: {:?}", tally.errors);
+    Ok(())
+}
+
+/// Waits until the share of the answers of 3 s that come from here-a is `wanted`.
+async fn in_zone(calls: &RustCalls, wanted: Range<f64>) -> anyhow::Result<()> {
+    let (deadline, mut last) = (Instant::now() + MOVED, 0.0);
+    while Instant::now() < deadline {
+        calls.zones();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let zones = calls.zones();
+        let all: u64 = zones.values().sum();
+        last = zones.get("here-a").copied().unwrap_or_default() as f64 / all.max(1) as f64;
+        if all > 75 && wanted.contains(&last) {
+            return Ok(());
+        }
+    }
+    bail!("wanted a share of {wanted:?} from here-a; in the last 3 s it was {last:.2}")
 }
