@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use portolan_topology::names::{ClusterName, ServiceId};
+use portolan_topology::names::{ClusterName, ServiceId, ZoneName};
 use portolan_topology::policy::Scope;
 use portolan_topology::topology::Topology;
 use serde::Deserialize;
@@ -22,7 +22,7 @@ use crate::runner::fleet::Fleet;
 use crate::runner::manifests::{self, Pod, Readiness};
 use crate::runner::policy::PolicyWriter;
 use crate::runner::portolan::Portolan;
-use crate::runner::{ControlPlaneSite, RunPaths, Site};
+use crate::runner::{BackendSite, ControlPlaneSite, RunPaths, Site};
 use crate::scenario::{API_VERSION, Scenario, Service, Target};
 
 /// The services' port.
@@ -50,6 +50,8 @@ pub(super) struct Federation {
     services: Vec<ServiceId>,
     /// Services that are an xDS server each.
     servers: BTreeMap<ServiceId, SocketAddr>,
+    /// More manifests of the clients' cluster, by file name.
+    published: BTreeMap<String, String>,
     written: BTreeMap<ClusterName, BTreeMap<String, String>>,
 }
 
@@ -143,6 +145,7 @@ impl Federation {
             readiness,
             services,
             servers,
+            published: BTreeMap::new(),
             written: BTreeMap::new(),
         })
     }
@@ -176,6 +179,27 @@ spec:
             *now = readiness;
         }
         self.write()
+    }
+
+    /// Writes one more manifest to the clients' cluster, or another text to one.
+    pub(super) fn publish(&mut self, file: &str, text: String) -> anyhow::Result<()> {
+        self.published.insert(file.to_owned(), text);
+        self.write()
+    }
+
+    /// The backends of a zone of the clients' cluster, all of them ready.
+    pub(super) fn pods(&self, zone: &str) -> anyhow::Result<Vec<Pod>> {
+        let zone: ZoneName = zone.parse()?;
+        let in_zone = |backend: &&BackendSite| {
+            backend.locality.cluster.as_str() == HOME && backend.locality.zone.as_ref() == Some(&zone)
+        };
+        let pod = |backend: &BackendSite| Pod {
+            name: backend.name.clone(),
+            address: backend.address,
+            zone: zone.clone(),
+            readiness: Readiness::Ready,
+        };
+        Ok(self.site.backends.iter().filter(in_zone).map(pod).collect())
     }
 
     /// Kills the control plane of the clients' cluster.
@@ -253,6 +277,9 @@ spec:
                     let pod = Pod { name, address: *address, zone, readiness: Readiness::Ready };
                     files.extend(manifests::of_service(service, PORT, &[pod]));
                 }
+            }
+            if plane.cluster.as_str() == HOME {
+                files.extend(self.published.clone());
             }
             let written = self.written.entry(plane.cluster.clone()).or_default();
             manifests::write(&self.paths.manifests(&plane.cluster), files, written)

@@ -5,6 +5,7 @@
 
 mod bootstrap;
 mod federation;
+mod gateway;
 mod install;
 mod outcome;
 mod play;

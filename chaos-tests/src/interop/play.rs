@@ -11,7 +11,7 @@ use super::outcome::{CALLS_AT_LEAST, Outcome};
 use super::player::{Player, TIMEOUT};
 use super::relay::{Relay, Spoiled};
 use super::security::Security;
-use super::subject::TRUST_STORE_PASSWORD;
+use super::subject::{Kind, TRUST_STORE_PASSWORD};
 use super::tally::Counts;
 use crate::runner::manifests::Readiness;
 use crate::terminal::{Terminal, Tone};
@@ -42,6 +42,7 @@ pub(super) async fn play(
     play.try_every_security().await?;
     play.fail_over_and_back().await?;
     play.weigh_clusters().await?;
+    play.serve_a_gateway().await?;
     play.lose_the_control_plane().await?;
     play.refuse_and_recover().await?;
     play.lose_the_region().await?;
@@ -202,6 +203,16 @@ impl Play<'_> {
         }
         self.federation.apply(&format!("{{{failback}}}")).await?;
         self.until_clients(|now| now.percent_from(OWN_ZONE) >= 95.0).await?;
+        self.tell();
+        Ok(())
+    }
+
+    /// A second Envoy is a gateway of the clients' cluster.
+    async fn serve_a_gateway(&mut self) -> anyhow::Result<()> {
+        let is_delta = |player: &&mut Player| matches!(player.subject.kind, Kind::Envoy { delta: true });
+        let Some(player) = self.players.iter_mut().find(is_delta) else { return Ok(()) };
+        let (folder, service) = (player.folder().to_owned(), player.subject.service()?);
+        player.checks.extend(super::gateway::play(self.federation, &folder, &service).await?);
         self.tell();
         Ok(())
     }

@@ -131,6 +131,11 @@ impl Player {
         }
     }
 
+    /// The folder with its program.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Notes what was found.
     pub(super) fn found(&mut self, check: &'static str, passed: bool, detail: impl Into<String>) {
         self.checks.push(Check { name: check, passed, detail: detail.into() });
@@ -221,7 +226,7 @@ impl Player {
 }
 
 /// A program that dies with this one.
-fn supervised(
+pub(super) fn supervised(
     portolan: &Portolan,
     program: PathBuf,
     arguments: Vec<String>,
@@ -285,15 +290,20 @@ where
 
 /// Calls an address that knows nothing of xDS.
 fn call_plainly(tally: Tally, address: std::net::SocketAddr) -> anyhow::Result<AbortOnDropHandle<()>> {
-    let client = EchoClient::new(Channel::from_shared(format!("http://{address}"))?.connect_lazy());
-    Ok(call_steadily(tally, move || {
+    Ok(call_over(tally, Channel::from_shared(format!("http://{address}"))?.connect_lazy()))
+}
+
+/// Calls over a channel at the suite's rate.
+pub(super) fn call_over(tally: Tally, channel: Channel) -> AbortOnDropHandle<()> {
+    let client = EchoClient::new(channel);
+    call_steadily(tally, move || {
         let mut client = client.clone();
         async move {
             let mut request = Request::new(CallRequest {});
             request.set_timeout(TIMEOUT);
             client.call(request).await.map(|reply| reply.into_inner().backend)
         }
-    }))
+    })
 }
 
 /// As Envoy says it: `envoy  version: HASH/1.40.0/Clean/RELEASE/BoringSSL`.
