@@ -4,11 +4,14 @@
 //! and draws pass it over. Only when many of the layout are gone, or many are not yet in it, is it laid out anew.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::ramp::Presence;
 use super::shares::Stand;
 use super::snapshot::Locality;
-use crate::xds::model::LocalityName;
+use crate::xds::model::{Failback, LocalityName};
 
 /// Up to so many healthy endpoints, a locality is laid out anew at each change: that is exact, and costs nothing.
 const SMALL: usize = 64;
@@ -26,12 +29,39 @@ pub(super) struct Standing {
     pub(super) laid: bool,
 }
 
+/// What it has been through: this outlasts an assignment.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Past {
+    pub(super) presence: Presence,
+    /// What its endpoints typically took while it had its whole share, in seconds: a mean over ten looks or so.
+    usual: Option<f32>,
+}
+
+/// An answer that takes so many times as long as it usually did is slow.
+const SLOW: f32 = 2.0;
+
+impl Past {
+    /// An interval of `passed` has gone by, in which its endpoints typically took so many seconds; `None`: nobody answered.
+    pub(super) fn saw(&mut self, typical: Option<f32>, now: Instant, passed: Duration, failback: Failback) {
+        match (self.presence, typical, self.usual) {
+            (Presence::Whole, Some(typical), usual) => {
+                let usual = usual.unwrap_or(typical);
+                self.usual = Some(usual + (typical - usual) / 10.0);
+            }
+            (Presence::Returning { .. }, Some(typical), Some(usual)) if typical > usual * SLOW => {
+                self.presence = self.presence.hold_up(now, passed, failback);
+            }
+            _ => {}
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Area<T> {
     pub(super) name: LocalityName,
     pub(super) priority: u32,
     pub(super) weight: u32,
-    pub(super) presence: Presence,
+    pub(super) past: Past,
     /// What picks draw from; `None` while nothing is usable.
     pub(super) layout: Option<Arc<Locality<T>>>,
     /// How many endpoints may take requests by the assignment's word.
@@ -44,9 +74,9 @@ pub(super) struct Area<T> {
 }
 
 impl<T> Area<T> {
-    pub(super) fn new(name: LocalityName, priority: u32, weight: u32, presence: Presence) -> Self {
+    pub(super) fn new(name: LocalityName, priority: u32, weight: u32, past: Past) -> Self {
         let (healthy, usable, dead, laid, laid_usable) = Default::default();
-        Self { name, priority, weight, presence, layout: None, healthy, usable, dead, laid, laid_usable }
+        Self { name, priority, weight, past, layout: None, healthy, usable, dead, laid, laid_usable }
     }
 
     /// A healthy endpoint is one of its.
@@ -116,7 +146,7 @@ mod tests {
     const DOWN: Standing = Standing { usable: false, dead: true, laid: true };
 
     fn area(healthy: usize) -> Area<()> {
-        let mut area = Area::new(LocalityName::default(), 0, 1, Presence::default());
+        let mut area = Area::new(LocalityName::default(), 0, 1, Past::default());
         (0..healthy).for_each(|_| area.join(IDLE));
         area
     }
@@ -124,6 +154,21 @@ mod tests {
     /// Lays it out again, as the state does.
     fn lay(area: &mut Area<()>, usable: usize) {
         (0..usable).for_each(|_| area.change(USABLE, LAID));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_comes_back_slow_takes_its_share_back_slower() {
+        let failback = Failback { ramp: Duration::from_secs(10), hold_down: Duration::ZERO };
+        let start = Instant::now();
+        let mut past = Past { presence: Presence::Whole, usual: None };
+        past.saw(Some(0.1), start, Duration::from_secs(1), failback);
+        past.presence = Presence::Returning { since: start, flaps: 0 };
+        let fraction = |mut past: Past, takes| {
+            let now = (1..=8).map(|second| start + Duration::from_secs(second));
+            let last = now.inspect(|now| past.saw(Some(takes), *now, Duration::from_secs(1), failback)).last().unwrap();
+            past.presence.fraction(last, failback)
+        };
+        assert_eq!((fraction(past, 0.15), fraction(past, 0.3)), (0.8, 0.2));
     }
 
     #[test]

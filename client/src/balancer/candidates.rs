@@ -12,9 +12,10 @@ use super::strategy::Choice;
 
 /// A draw is made again at most so often; then any endpoint that admits a request will do.
 const DRAWS: usize = 16;
-/// The default strategy takes the best of so many. More find a slow endpoint's better peers more surely; each costs the
-/// pick a few nanoseconds.
-const CHOICES: usize = 6;
+/// The default strategy takes the best of so many, if the first is busy or slow. More find its better peers more surely.
+const CHOICES: usize = 16;
+/// No [`Candidates::cost`] is less.
+const LEAST: f32 = 1.0;
 /// How often a second candidate is drawn again because it is the first.
 const REDRAWS: usize = 4;
 
@@ -146,12 +147,7 @@ impl<'a, N> Candidates<'a, N> {
     /// One at random that may take a request, by weight; any one if none may.
     #[inline(always)]
     pub fn draw(&self) -> usize {
-        self.draw_by(self.random())
-    }
-
-    #[inline(always)]
-    fn draw_by(&self, random: u64) -> usize {
-        let at = self.slots.draw(random);
+        let at = self.slots.draw(self.random());
         if self.cell(at).admission() == Admission::OPEN { at } else { self.draw_on(at) }
     }
 
@@ -203,23 +199,32 @@ impl<'a, N> Candidates<'a, N> {
     /// the first, which is random.
     #[inline(always)]
     pub fn least_loaded(&self) -> Choice {
-        let [first, others @ ..] = self.draws.rng.block::<CHOICES>(self.draws.stripe);
-        let first = self.draw_by(first);
-        let mut best = (first, self.cost(first));
-        let mut last = first;
+        let first = self.draw();
+        let cost = self.cost(first);
+        // Most often it is idle and not slow: others can but be as good, and the first of those is chosen.
+        if cost <= LEAST { Choice { at: first, over: None } } else { self.best_against(first, cost) }
+    }
+
+    #[inline(never)]
+    fn best_against(&self, first: usize, cost: f32) -> Choice {
+        let n = self.len();
+        let (mut best, mut last) = ((first, cost), None);
         let mut compare = |at: usize| {
             let cost = self.cost(at);
-            best = if cost < best.1 { (at, cost) } else { best };
-            last = if at == first { last } else { at };
+            if at != first {
+                last = Some(at);
+            }
+            if cost < best.1 {
+                best = (at, cost);
+            }
+            best.1 <= LEAST
         };
-        let n = self.len();
         if n <= CHOICES {
-            (0..n).filter(|at| *at != first && self.accepts(*at)).for_each(&mut compare);
+            (0..n).filter(|at| *at != first && self.accepts(*at)).any(&mut compare);
         } else {
-            others.into_iter().for_each(|random| compare(self.draw_by(random)));
+            (1..CHOICES).any(|_| compare(self.draw()));
         }
-        let other = if best.0 == first { last } else { first };
-        Choice { at: best.0, over: (other != best.0).then_some(other) }
+        Choice { at: best.0, over: if best.0 == first { last } else { Some(first) } }
     }
 
     /// How long a request would take at one of them, by what is known here: `(in flight / weight + 1) × slowness`, with the

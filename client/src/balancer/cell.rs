@@ -28,6 +28,12 @@ impl Admission {
         Self(((of_one * f64::from(WHOLE)) as u32).clamp(1, WHOLE))
     }
 
+    /// This fraction, as [`Admission::fraction`] has it, and one request at a time.
+    #[must_use]
+    pub fn probing(of_one: f64) -> Self {
+        Self(Self::fraction(of_one).0 | ONE_AT_A_TIME)
+    }
+
     /// The part of its weight that counts: 0 to 1.
     #[must_use]
     pub fn factor(self) -> f64 {
@@ -205,6 +211,9 @@ mod tests {
         let kept = (0..1000u32).filter(|i| tenth.accepts(i * (u32::MAX / 1000), 3)).count();
         assert!((95..=105).contains(&kept), "{kept}");
         assert_eq!(Admission::fraction(2.0), Admission::OPEN);
+        assert_eq!(Admission::probing(1.0), Admission::ONE_AT_A_TIME);
+        assert_eq!(Admission::probing(0.25).factor(), 0.25);
+        assert!(!Admission::probing(0.25).admits(1));
         assert!(Admission::fraction(0.0).factor() > 0.0);
     }
 }

@@ -14,11 +14,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// A sample's weight falls to 1/e in about so many seconds.
-const MEMORY: f32 = 3.0;
+const MEMORY: f32 = 1.5;
 /// The largest weight of one sample.
 const LARGEST: f32 = 0.3;
 /// An estimate nobody adds to is this much of its way (in orders of magnitude) nearer to the typical one each second.
-const FORGOTTEN: f32 = 0.02;
+const FORGOTTEN: f32 = 0.05;
 /// What a failure multiplies the estimate by, up to the most, in seconds.
 const FAILURE: f32 = 4.0;
 const MOST: f32 = 60.0;
@@ -41,7 +41,7 @@ pub(super) struct Latency {
 pub(super) struct Peers {
     /// The median.
     pub(super) typical: Option<f32>,
-    /// The lower quartile: not the median, or nobody would be slow when half of all are.
+    /// The lowest decile: not the median, or nobody would be slow when half of all are.
     pub(super) good: Option<f32>,
 }
 
@@ -49,7 +49,7 @@ impl Peers {
     pub(super) fn of(latencies: impl Iterator<Item = f32>) -> Self {
         let mut sorted: Vec<f32> = latencies.collect();
         sorted.sort_unstable_by(f32::total_cmp);
-        Self { typical: sorted.get(sorted.len() / 2).copied(), good: sorted.get(sorted.len() / 4).copied() }
+        Self { typical: sorted.get(sorted.len() / 2).copied(), good: sorted.get(sorted.len() / 10).copied() }
     }
 }
 

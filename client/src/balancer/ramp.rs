@@ -60,6 +60,18 @@ impl Presence {
         (step / f64::from(STEPS)).max(FLOOR)
     }
 
+    /// An interval of `passed` has gone by in which it was slow or failed: three quarters of it do not count, so that the
+    /// ramp is up to four times as long, and ends.
+    pub(crate) fn hold_up(self, now: Instant, passed: Duration, failback: Failback) -> Self {
+        match self {
+            // Not while it is held down, nor for what it did before its foot.
+            Self::Returning { since, flaps } if now >= since + hold_down(failback, flaps) + passed => {
+                Self::Returning { since: since + passed * 3 / 4, flaps }
+            }
+            as_it_was => as_it_was,
+        }
+    }
+
     /// When [`Presence::fraction`] changes next; `None`: not by itself.
     pub(crate) fn next_change(self, now: Instant, failback: Failback) -> Option<Instant> {
         let Self::Returning { since, flaps } = self else { return None };
@@ -120,6 +132,18 @@ mod tests {
         assert_eq!(seen.len() as u32, 1 + STEPS);
         assert_eq!(seen[1], FLOOR);
         assert_eq!(*seen.last().unwrap(), 0.95);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_answers_make_the_ramp_four_times_as_long() {
+        let start = Instant::now();
+        let (mut presence, mut now) = (returning(start), start);
+        while presence != Presence::Whole {
+            now += Duration::from_secs(1);
+            presence = presence.hold_up(now, Duration::from_secs(1), FAILBACK).observe(true, false, now, FAILBACK);
+        }
+        let took = (now - start - FAILBACK.hold_down).as_secs();
+        assert!((35..=41).contains(&took), "{took}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -44,16 +44,6 @@ impl Rng {
         mix(at)
     }
 
-    /// The next `N` at once, for a caller that knows its thread's stripe: the state is read and written once.
-    #[inline]
-    pub(super) fn block<const N: usize>(&self, stripe: usize) -> [u64; N] {
-        let state = &self.stripes[stripe].0;
-        let at = state.load(Ordering::Relaxed);
-        let step = |i: usize| at.wrapping_add(STEP.wrapping_mul(i as u64));
-        state.store(step(N), Ordering::Relaxed);
-        std::array::from_fn(|i| mix(step(i + 1)))
-    }
-
     /// A number below `n`, which is at least 1. The bias is under n / 2³².
     #[inline]
     pub fn below(&self, n: u32) -> u32 {
@@ -85,14 +75,6 @@ mod tests {
         };
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1), draw(2));
-    }
-
-    #[test]
-    fn a_block_is_what_comes_next() {
-        let (one, other) = (Rng::new(5), Rng::new(5));
-        let next: Vec<u64> = (0..8).map(|_| one.next_of(3)).collect();
-        assert_eq!(other.block::<5>(3)[..], next[..5]);
-        assert_eq!(other.block::<3>(3)[..], next[5..]);
     }
 
     #[test]

@@ -122,13 +122,12 @@ impl<T: Default> State<T> {
         // When nobody serves yet, everything is as cold, and must begin at once.
         let serves = before.values().any(|entry| entry.standing().usable);
         let health = if serves { health::Standing::NEW } else { health::Standing::WHOLE };
-        let presence: HashMap<LocalityName, _> =
-            self.areas.drain(..).map(|area| (area.name.clone(), area.presence)).collect();
+        let past: HashMap<LocalityName, _> = self.areas.drain(..).map(|area| (area.name.clone(), area.past)).collect();
         for (priority, localities) in (0u32..).zip(&assignment.priorities) {
             for locality in localities {
                 let name = &locality.locality;
-                let presence = presence.get(name).copied().unwrap_or_default();
-                let mut area = Area::new(name.clone(), priority, locality.weight, presence);
+                let past = past.get(name).copied().unwrap_or_default();
+                let mut area = Area::new(name.clone(), priority, locality.weight, past);
                 let counted = || self.load.locality(&assignment.cluster, &assignment.eds_service, name);
                 let load = assignment.report_load.then(counted);
                 let place = Arc::new(Place { locality: name.clone(), priority, load });
@@ -267,16 +266,28 @@ impl<T> State<T> {
             let connected: Vec<SocketAddr> =
                 addresses.filter(|address| self.entries.get(address).is_some_and(connected)).collect();
             let others = serving > usize::from(self.areas[at].is_usable());
-            changed |= self.look_at(&connected, others, now, passed);
+            let (ejected, typical) = self.look_at(&connected, others, now, passed);
+            self.areas[at].past.saw(typical, now, passed, assignment.failback);
+            changed |= ejected;
         }
         changed
     }
 
-    /// Looks at the connected endpoints of a locality. `others`: whether another locality serves.
-    fn look_at(&mut self, connected: &[SocketAddr], others: bool, now: Instant, passed: Duration) -> bool {
+    /// Looks at the connected endpoints of a locality. `others`: whether another locality serves. Returns whether an
+    /// endpoint was ejected or let in again, and what they typically take.
+    fn look_at(
+        &mut self,
+        connected: &[SocketAddr],
+        others: bool,
+        now: Instant,
+        passed: Duration,
+    ) -> (bool, Option<f32>) {
         let entries = || connected.iter().filter_map(|address| self.entries.get(address));
         let members: Vec<health::Member> = entries()
-            .map(|it| health::Member { interval: it.endpoint.vitals.take(), ejected: it.health.is_ejected() })
+            .map(|it| {
+                let interval = it.endpoint.vitals.take(it.endpoint.in_flight() > 0);
+                health::Member { interval, ejected: it.health.is_ejected() }
+            })
             .collect();
         let latency = |(entry, member): (&Entry<T>, &health::Member)| entry.endpoint.latency(member.interval.latency);
         let peers = Peers::of(entries().zip(&members).filter_map(latency));
@@ -301,7 +312,7 @@ impl<T> State<T> {
             entry.settle(&self.warmup);
             self.areas[entry.area].change(before, entry.standing());
         }
-        changed
+        (changed, peers.typical)
     }
 
     pub(super) fn wanted(&self) -> Vec<Arc<Endpoint<T>>> {
@@ -333,10 +344,10 @@ impl<T> State<T> {
         let failback = assignment.failback;
         let mut stands: Vec<Vec<Stand>> = vec![Vec::new(); assignment.priorities.len()];
         for area in &mut self.areas {
-            area.presence = area.presence.observe(area.is_usable(), area.is_dead(), now, failback);
-            stands[area.priority as usize].push(area.stand(area.presence.fraction(now, failback)));
+            area.past.presence = area.past.presence.observe(area.is_usable(), area.is_dead(), now, failback);
+            stands[area.priority as usize].push(area.stand(area.past.presence.fraction(now, failback)));
         }
-        self.due = self.areas.iter().filter_map(|area| area.presence.next_change(now, failback)).min();
+        self.due = self.areas.iter().filter_map(|area| area.past.presence.next_change(now, failback)).min();
         self.look_at_tiers(assignment.priorities.len());
         let shares: Vec<f64> = shares(&stands).into_iter().flatten().collect();
         let nobody = shares.iter().all(|share| *share == 0.0);
@@ -364,7 +375,7 @@ impl<T> State<T> {
             share: *share,
             usable: area.usable(),
             healthy: area.healthy(),
-            because: because(area.is_usable(), *share, area.presence, area.presence.fraction(now, failback)),
+            because: because(area.is_usable(), *share, area.past.presence, area.past.presence.fraction(now, failback)),
         };
         self.areas.iter().zip(&self.published).map(line).collect()
     }

@@ -163,14 +163,15 @@ pub trait Strategy: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// Least request, the default: of a few endpoints drawn at random by weight, the one that promises to answer first.
+/// Least request, the default: of some endpoints drawn at random by weight, the one that promises to answer first.
 ///
 /// It promises `(in flight / weight + 1) × slowness`: how many times longer than its good peers it has taken lately to
-/// answer this client, beyond a quarter more. What one of a hundred clients knows of a server is a few samples, so that the
-/// comparison of two is often wrong; the best of a few more is seldom among the worst (`cargo bench --bench quality` has the
-/// figures). All of it is first-hand: nothing comes late or from servers that may say anything. Without latencies from the
-/// transport it is plain least request. A tie goes to the one drawn first, so that endpoints that are idle and about as fast
-/// share exactly by weight.
+/// answer this client, beyond a quarter more. Nothing is better than an endpoint that is idle and not slow, so that the
+/// first such one is taken; up to sixteen are looked at before that. Two would do if a client knew how busy servers are.
+/// What one of a hundred clients knows is a request in flight here and there and a few latencies, so that the better of
+/// two is often a poor one (`cargo bench --bench quality` has the figures). All of it is first-hand: nothing comes late or
+/// from servers that may say anything. Without latencies from the transport it is plain least request. A tie goes to the one
+/// drawn first, so that endpoints that are idle and about as fast share exactly by weight.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LeastRequest;
 

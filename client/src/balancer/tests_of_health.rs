@@ -28,6 +28,20 @@ async fn seconds(balancer: &Balancer, n: u32, end: impl Fn(u16) -> (Outcome, Dur
     }
 }
 
+/// Nothing happens for so many seconds.
+async fn idle(balancer: &Balancer, seconds: u64) {
+    for _ in 0..seconds {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        balancer.tick(Instant::now());
+    }
+}
+
+/// How many of `n` requests that are open together are at one endpoint.
+fn held_at(balancer: &Balancer, port: u16, n: u32) -> usize {
+    let held: Vec<_> = (0..n).map(|_| balancer.pick(&RequestInfo::default()).unwrap().hold()).collect();
+    held.iter().filter(|pick| pick.endpoint().address() == address(port)).count()
+}
+
 fn well(_: u16) -> (Outcome, Duration) {
     (Outcome::Success, Duration::from_millis(10))
 }
@@ -47,8 +61,7 @@ async fn the_slower_one_gets_less() {
     assert!(shares_of(&balancer, &[2, 1, 3], 3000)[0] < 0.05);
     // It is tried again, and found to be well.
     seconds(&balancer, 300, well).await;
-    let held: Vec<_> = (0..300).map(|_| balancer.pick(&RequestInfo::default()).unwrap().hold()).collect();
-    let second = held.iter().filter(|pick| pick.endpoint().address() == address(2)).count();
+    let second = held_at(&balancer, 2, 300);
     assert!((60..140).contains(&second), "{second} of 300");
 }
 
@@ -75,11 +88,8 @@ async fn one_that_fails_at_once_attracts_nothing_is_ejected_and_proves_itself() 
     balancer.tick(Instant::now());
     assert_eq!(shares_of(&balancer, &[2, 1, 3], 300)[0], 0.0);
     // Ten seconds later it gets one request at a time.
-    tokio::time::advance(Duration::from_secs(10)).await;
-    balancer.tick(Instant::now());
-    let held: Vec<_> = (0..300).map(|_| balancer.pick(&RequestInfo::default()).unwrap().hold()).collect();
-    assert_eq!(held.iter().filter(|pick| pick.endpoint().address() == address(2)).count(), 1);
-    drop(held);
+    idle(&balancer, 30).await;
+    assert_eq!(held_at(&balancer, 2, 300), 1);
     seconds(&balancer, 90, well).await;
     assert!(balancer.wanted().iter().any(|it| it.address() == address(2) && it.outcomes().0 > 100));
 }
@@ -90,18 +100,15 @@ async fn a_new_endpoint_among_others_begins_with_one_request() {
     seconds(&balancer, 2, well).await;
     balancer.assign(Arc::new(assignment(THREE)), Instant::now());
     report(&balancer, 3, &Status::Ready);
-    let held: Vec<_> = (0..100).map(|_| balancer.pick(&RequestInfo::default()).unwrap().hold()).collect();
-    assert_eq!(held.iter().filter(|pick| pick.endpoint().address() == address(3)).count(), 1);
-    drop(held);
+    let tried = (0..50).filter(|_| held_at(&balancer, 3, 10) > 0).count();
+    assert!(tried < 40, "{tried} of 50: not every client at once");
+    idle(&balancer, 20).await;
+    assert_eq!(held_at(&balancer, 3, 100), 1);
     seconds(&balancer, 2, well).await;
-    let third = || {
-        let held: Vec<_> = (0..300).map(|_| balancer.pick(&RequestInfo::default()).unwrap().hold()).collect();
-        held.iter().filter(|pick| pick.endpoint().address() == address(3)).count()
-    };
-    let early = third();
+    let early = held_at(&balancer, 3, 300);
     assert!((1..40).contains(&early), "{early}");
     seconds(&balancer, 70, well).await;
-    let late = third();
+    let late = held_at(&balancer, 3, 300);
     assert!((80..120).contains(&late), "{late}");
 }
 
@@ -141,8 +148,8 @@ async fn a_process_that_came_back_is_a_new_one() {
     seconds(&balancer, 2, well).await;
     report(&balancer, 3, &down());
     report(&balancer, 3, &Status::Ready);
-    let held: Vec<_> = (0..100).map(|_| balancer.pick(&RequestInfo::default()).unwrap().hold()).collect();
-    assert_eq!(held.iter().filter(|pick| pick.endpoint().address() == address(3)).count(), 1);
+    idle(&balancer, 20).await;
+    assert_eq!(held_at(&balancer, 3, 100), 1);
 }
 
 #[tokio::test(start_paused = true)]

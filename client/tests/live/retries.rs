@@ -32,6 +32,20 @@ async fn without_retries_a_failure_is_the_callers() {
     assert_eq!(failed, backends[0].calls());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_that_says_unavailable_at_once_attracts_nothing() {
+    let (backends, assignment) = one_of_two_fails().await;
+    let (channel, _source) = channel(assignment, 2).await;
+    let mut failed = 0;
+    for _ in 0..50 {
+        let calls = futures::future::join_all((0..20).map(|_| call(&channel))).await;
+        failed += calls.iter().filter(|call| call.is_err()).count() as u64;
+    }
+    assert_eq!(failed, backends[0].calls());
+    // By requests in flight alone it would get more than half of all, since it is never busy.
+    assert!((1..=50).contains(&failed), "{failed} of 1000");
+}
+
 #[tokio::test]
 async fn with_retries_another_endpoint_answers() {
     let (backends, assignment) = one_of_two_fails().await;

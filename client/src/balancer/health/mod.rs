@@ -34,8 +34,8 @@ pub(super) struct Standing {
 enum State {
     /// It takes its whole share.
     Whole,
-    /// One request at a time, until the first success.
-    Proving,
+    /// One request at a time, until the first success; it has waited for so long.
+    Proving(Duration),
     /// It has been well for so long since its first success.
     Warming(Duration),
     /// It takes nothing until then.
@@ -46,13 +46,13 @@ impl Standing {
     /// An endpoint that may begin at once: everything was cold when the balancer began, and somebody must serve.
     pub(super) const WHOLE: Self = Self { now: State::Whole, ejections: 0, forgiven: None };
     /// A new one among others that serve.
-    pub(super) const NEW: Self = Self { now: State::Proving, ..Self::WHOLE };
+    pub(super) const NEW: Self = Self { now: State::Proving(Duration::ZERO), ..Self::WHOLE };
 
     /// What it may take.
     pub(super) fn admission(self, warmup: &Warmup) -> Admission {
         match self.now {
             State::Whole => Admission::OPEN,
-            State::Proving => Admission::ONE_AT_A_TIME,
+            State::Proving(waited) => Admission::probing(probing(waited, warmup.window)),
             State::Warming(well) => Admission::fraction(warmup.fraction(well)),
             State::Ejected(_) => Admission::CLOSED,
         }
@@ -71,7 +71,7 @@ impl Standing {
 
     /// It was out of reach and is back: another process, perhaps, and cold. If it was ejected, this is its probe.
     pub(super) fn reconnected(self) -> Self {
-        Self { now: State::Proving, ..self }
+        Self { now: State::Proving(Duration::ZERO), ..self }
     }
 
     /// After an interval of `passed` in which it did as `interval` says; `typical`: its peers' latency in seconds, if known.
@@ -92,10 +92,12 @@ impl Standing {
             self
         };
         let state = match self.now {
-            State::Ejected(until) if now >= until => State::Proving,
-            // The probe failed: it stays out for longer.
-            State::Proving if interval.failed > 0 && self.ejections > 0 => return calmed.eject(now, limits),
-            State::Proving if interval.succeeded > 0 => State::Warming(Duration::ZERO),
+            State::Ejected(until) if now >= until => State::Proving(Duration::ZERO),
+            // The probe failed: it stays out, for longer if it was ejected before.
+            State::Proving(_) if interval.failed > 0 => return calmed.eject(now, limits),
+            State::Proving(_) if interval.succeeded > 0 => State::Warming(Duration::ZERO),
+            // Once it has a request it is its turn.
+            State::Proving(waited) if !interval.busy => State::Proving(waited + passed),
             State::Warming(well) => {
                 let well = match interval.warmth {
                     Some(warmth) => warmup.window.mul_f64(warmup.time_of(warmth)),
@@ -109,6 +111,18 @@ impl Standing {
         };
         Self { now: state, ..calmed }
     }
+}
+
+/// The part of its share that an endpoint gets which nobody has heard of yet.
+///
+/// All clients learn of a cold endpoint at the same moment, and one request of each may be far more than it can answer. So
+/// it begins with little, and with twice as much after each twentieth of the window: busy clients try it first.
+fn probing(waited: Duration, window: Duration) -> f64 {
+    const FIRST: f64 = 0.01;
+    if window.is_zero() {
+        return 1.0;
+    }
+    (FIRST * (waited.as_secs_f64() / window.as_secs_f64() * 20.0).exp2()).min(1.0)
 }
 
 #[cfg(test)]
@@ -128,7 +142,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_new_endpoint_proves_itself_then_ramps_then_is_whole() {
         let (now, warmup) = (Instant::now(), Warmup::default());
-        let mut standing = step(Standing::NEW, answered(0, 0), now);
+        let mut standing = Standing::NEW;
+        assert_eq!(standing.admission(&warmup), Admission::probing(0.01));
+        standing = (0..3).fold(standing, |standing, _| step(standing, answered(0, 0), now));
+        assert_eq!(standing.admission(&warmup), Admission::probing(0.02), "it waits");
+        assert_eq!(step(standing, Interval { busy: true, ..answered(0, 0) }, now), standing, "it was asked");
+        standing = (0..17).fold(standing, |standing, _| step(standing, answered(0, 0), now));
         assert_eq!(standing.admission(&warmup), Admission::ONE_AT_A_TIME);
         standing = step(standing, answered(1, 0), now);
         let mut seen = vec![standing.admission(&warmup).factor()];
@@ -161,7 +180,7 @@ mod tests {
         assert!(step(out, answered(0, 0), before).is_ejected());
         let back = start + limits.base_ejection_time;
         let proving = step(out, answered(0, 0), back);
-        assert_eq!(proving.admission(&warmup), Admission::ONE_AT_A_TIME);
+        assert_eq!(proving.admission(&warmup), Admission::probing(0.01));
         let again = step(proving, answered(0, 1), back);
         assert!(step(again, answered(0, 0), back + limits.base_ejection_time).is_ejected());
         assert!(!step(again, answered(0, 0), back + 2 * limits.base_ejection_time).is_ejected());
@@ -172,7 +191,7 @@ mod tests {
     async fn one_that_comes_back_while_it_is_ejected_is_probed_at_once() {
         let (now, limits, warmup) = (Instant::now(), OutlierDetection::default(), Warmup::default());
         let back = Standing::WHOLE.eject(now, &limits).reconnected();
-        assert_eq!(back.admission(&warmup), Admission::ONE_AT_A_TIME);
+        assert_eq!(back.admission(&warmup), Admission::probing(0.01));
         assert!(step(back, answered(0, 1), now).is_ejected());
     }
 

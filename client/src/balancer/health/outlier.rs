@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     fn member(succeeded: u32, failed: u32, consecutive: u32) -> Member {
-        let interval = Interval { succeeded, failed, consecutive, latency: Some(0.01), warmth: None };
+        let interval = Interval { succeeded, failed, consecutive, latency: Some(0.01), ..Interval::default() };
         Member { interval, ejected: false }
     }
 

@@ -14,6 +14,8 @@ pub(in crate::balancer) struct Interval {
     pub(in crate::balancer) latency: Option<f32>,
     /// How warm the server says it is, 0 to 1.
     pub(in crate::balancer) warmth: Option<f64>,
+    /// Requests are in flight.
+    pub(in crate::balancer) busy: bool,
 }
 
 /// The counters.
@@ -66,7 +68,7 @@ impl Vitals {
     }
 
     /// What was counted since the last time. What is counted meanwhile falls into this interval or the next.
-    pub(in crate::balancer) fn take(&self) -> Interval {
+    pub(in crate::balancer) fn take(&self, busy: bool) -> Interval {
         let (measured, microseconds) = (self.measured.swap(0, Relaxed), self.microseconds.swap(0, Relaxed));
         let warmth = self.warmth.load(Relaxed);
         Interval {
@@ -75,12 +77,13 @@ impl Vitals {
             consecutive: self.consecutive.load(Relaxed),
             latency: (measured > 0).then(|| microseconds as f32 / measured as f32 / 1e6),
             warmth: (warmth != UNSAID).then(|| f64::from(warmth) / 1e6),
+            busy,
         }
     }
 
     /// Another process, of which nothing is known.
     pub(in crate::balancer) fn forget(&self) {
-        self.take();
+        self.take(false);
         self.consecutive.store(0, Relaxed);
         self.warmth.store(UNSAID, Relaxed);
     }
@@ -98,15 +101,15 @@ mod tests {
         vitals.success(None);
         vitals.failure();
         vitals.failure();
-        let first = vitals.take();
+        let first = vitals.take(false);
         assert_eq!((first.succeeded, first.failed, first.consecutive), (3, 2, 2));
         assert!((first.latency.unwrap() - 0.02).abs() < 1e-6);
-        assert_eq!(vitals.take(), Interval { consecutive: 2, ..Interval::default() });
+        assert_eq!(vitals.take(false), Interval { consecutive: 2, ..Interval::default() });
         vitals.success(None);
-        assert_eq!(vitals.take(), Interval { succeeded: 1, ..Interval::default() });
+        assert_eq!(vitals.take(false), Interval { succeeded: 1, ..Interval::default() });
         vitals.says_warmth(0.25);
-        assert_eq!(vitals.take().warmth, Some(0.25));
+        assert_eq!(vitals.take(false).warmth, Some(0.25));
         vitals.forget();
-        assert_eq!(vitals.take(), Interval::default());
+        assert_eq!(vitals.take(false), Interval::default());
     }
 }
