@@ -21,7 +21,7 @@ pub(crate) struct Ours {
 }
 
 /// Zones that are localities of one priority; a lost one takes its share back within ten seconds, after three.
-fn assignment(servers: usize, zones: usize) -> Assignment {
+pub(crate) fn assignment(servers: usize, zones: usize) -> Assignment {
     let endpoint = |server: usize| AssignedEndpoint {
         address: ([127, 0, 0, 1], 1 + server as u16).into(),
         weight: 1,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
+use crate::inference;
 use crate::measure::Measured;
 use crate::plot::{Line, chart, page};
 use crate::scenarios::LOADS;
@@ -31,6 +32,7 @@ pub(crate) fn line(scenario: &str, strategy: Strategy, measured: &Measured) -> S
 pub(crate) struct Results {
     runs: Vec<(&'static str, Strategy, Measured)>,
     pub(crate) pods_for_slo: Vec<(Strategy, Option<usize>)>,
+    pub(crate) inference: Option<inference::Results>,
 }
 
 impl Results {
@@ -127,7 +129,8 @@ impl Results {
             self.scenarios().iter().map(|name| json!({"name": name, "strategies": strategies(name)})).collect();
         let pods: Map<String, Value> =
             self.pods_for_slo.iter().map(|(strategy, pods)| (strategy.name().to_owned(), json!(pods))).collect();
-        json!({"scenarios": scenarios, "pods_for_slo": pods, "behind": self.behind()})
+        let inference = self.inference.as_ref().map(inference::Results::json);
+        json!({"scenarios": scenarios, "pods_for_slo": pods, "behind": self.behind(), "inference": inference})
     }
 
     /// Writes the charts and returns where.
