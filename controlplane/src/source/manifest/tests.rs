@@ -278,7 +278,7 @@ fn a_malformed_object_of_the_gateway_api_is_a_mistake_of_its_file() {
     for (text, mistake) in [
         (
             "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: g}\nspec: {listeners: []}\n",
-            "m.yaml:4:7: the field `gatewayClassName` is missing",
+            "m.yaml:4:7: `spec`: the field `gatewayClassName` is missing",
         ),
         (
             "apiVersion: gateway.networking.k8s.io/v1alpha2\nkind: GRPCRoute\nmetadata: {name: g}\nspec: {}\n",
