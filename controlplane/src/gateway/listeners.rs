@@ -73,9 +73,12 @@ impl Judged<'_> {
 
 /// What a Gateway as a whole asks for: the address that it is bound to, if it names one.
 pub(super) fn whole(spec: &GatewaySpec) -> Result<Option<IpAddr>, Fault> {
-    for (field, given) in
-        [("tls", &spec.tls), ("backendTLS", &spec.backend_tls), ("allowedListeners", &spec.allowed_listeners)]
-    {
+    for (field, given) in [
+        ("tls", &spec.tls),
+        ("backendTLS", &spec.backend_tls),
+        ("allowedListeners", &spec.allowed_listeners),
+        ("infrastructure", &spec.infrastructure),
+    ] {
         if given.is_some() {
             return Err(Fault::unsupported(&format!("`{field}` of a Gateway")));
         }

@@ -126,6 +126,9 @@ pub struct GatewaySpec {
     /// Not supported.
     #[serde(default)]
     pub allowed_listeners: Option<IgnoredAny>,
+    /// Not supported: whoever runs the Envoys gives them their labels and parameters.
+    #[serde(default)]
+    pub infrastructure: Option<IgnoredAny>,
 }
 
 /// An address that a Gateway asks for.

@@ -85,7 +85,8 @@ struct Streams {
 struct Slot {
     identity: Identity,
     connected: Instant,
-    subscriptions: BTreeMap<Kind, Subscription>,
+    /// By kind: small, since there is one for each of thousands of streams.
+    subscriptions: [Option<Subscription>; Kind::ALL.len()],
 }
 
 /// What a stream said of itself in the beginning, and is taken for.
@@ -144,7 +145,7 @@ impl ClientsRegistry {
 
     /// Enters a stream; it leaves when the guard goes.
     pub(super) fn enter(self: &Arc<Self>, identity: Identity) -> Registered {
-        let slot = Slot { identity, connected: Instant::now(), subscriptions: BTreeMap::new() };
+        let slot = Slot { identity, connected: Instant::now(), subscriptions: Default::default() };
         let slot = Arc::new(Mutex::new(slot));
         let mut streams = self.streams.lock();
         streams.last += 1;
@@ -167,7 +168,10 @@ impl Slot {
             identity: peer.identity,
             locality,
             connected_ms: milliseconds(self.connected, now),
-            subscriptions: self.subscriptions.iter().map(|(kind, it)| (*kind, it.state(now))).collect(),
+            subscriptions: Kind::ALL
+                .into_iter()
+                .filter_map(|kind| Some((kind, self.subscriptions[kind as usize].as_ref()?.state(now))))
+                .collect(),
         }
     }
 }
@@ -210,7 +214,7 @@ impl Registered {
     pub(super) fn note(&self, kind: Kind, standing: Standing, names: Option<Vec<Arc<str>>>) {
         let mut slot = self.slot.lock();
         let now = Instant::now();
-        let subscription = slot.subscriptions.entry(kind).or_insert_with(|| Subscription::new(now));
+        let subscription = slot.subscriptions[kind as usize].get_or_insert_with(|| Subscription::new(now));
         if standing.nack != subscription.standing.nack {
             subscription.nacked = standing.nack.is_some().then_some(now);
         }

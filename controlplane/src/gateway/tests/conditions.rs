@@ -170,9 +170,12 @@ fn other_classes_are_none_of_ours() {
 
 #[test]
 fn a_gateway_with_an_unknown_field_of_weight_is_refused() {
-    let planned = planned(&format!("{GATEWAY}  backendTLS: {{clientCertificateRef: {{name: c}}}}\n"));
-    assert!(planned.gateways.is_empty() && planned.refused.len() == 1);
-    assert!(
-        troubles(&planned)[0].contains("Accepted UnsupportedValue: `backendTLS` of a Gateway is not supported yet")
-    );
+    for (field, given) in
+        [("backendTLS", "{clientCertificateRef: {name: c}}"), ("infrastructure", "{labels: {team: edge}}")]
+    {
+        let planned = planned(&format!("{GATEWAY}  {field}: {given}\n"));
+        assert!(planned.gateways.is_empty() && planned.refused.len() == 1);
+        let expected = format!("Accepted UnsupportedValue: `{field}` of a Gateway is not supported yet");
+        assert!(troubles(&planned)[0].contains(&expected), "{:?}", troubles(&planned));
+    }
 }

@@ -18,7 +18,8 @@ const UNANSWERED: usize = 16;
 /// The books of one type on one stream.
 #[derive(Debug, Default)]
 pub(in crate::xds) struct Ledger {
-    entries: BTreeMap<Arc<str>, Entry>,
+    /// Boxed: most subscriptions have one name, and a node of the map has room for eleven.
+    entries: BTreeMap<Arc<str>, Box<Entry>>,
     /// Names that may differ from what was sent.
     dirty: BTreeSet<Arc<str>>,
     /// Names to send even if they do not differ.
@@ -219,7 +220,7 @@ impl Ledger {
     /// Follows `name`. Says whether it was not followed before.
     pub(in crate::xds) fn follow(&mut self, name: &Arc<str>, named: bool, before: Before) -> bool {
         let Some(entry) = self.entries.get_mut(name) else {
-            self.entries.insert(name.clone(), Entry::new(named, before));
+            self.entries.insert(name.clone(), Box::new(Entry::new(named, before)));
             return true;
         };
         entry.named |= named;
@@ -310,7 +311,7 @@ impl Ledger {
 
     /// Whether the client holds something of `name`, from this stream or from one before.
     pub(in crate::xds) fn holds(&self, name: &str) -> bool {
-        self.entries.get(name).is_some_and(Entry::holds_something)
+        self.entries.get(name).is_some_and(|entry| entry.holds_something())
     }
 
     pub(in crate::xds) fn is_dirty(&self) -> bool {
@@ -424,6 +425,10 @@ impl Ledger {
                     Some(error) => self.reject(&sent, error),
                 }
             }
+            if self.unanswered.is_empty() {
+                // Most streams are idle most of the time, and there are many.
+                self.unanswered.shrink_to_fit();
+            }
         }
         if number == self.last { Answered::Last } else { Answered::Earlier }
     }
@@ -442,7 +447,7 @@ impl Ledger {
         }
         self.accepted = Some(sent.version);
         // It took what replaced the refused bytes; as long as those are what it should have, the refusal stands.
-        if self.nack.is_some() && !self.entries.values().any(Entry::is_refused) {
+        if self.nack.is_some() && !self.entries.values().any(|entry| entry.is_refused()) {
             self.nack = None;
         }
     }
