@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use portolan_client::Channel;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tonic::Status;
 
 use crate::support::{Backend, any_port, assignment, call, channel, connected, listen, locality};
@@ -85,10 +85,10 @@ async fn resetting() -> (std::net::SocketAddr, tokio::task::JoinHandle<()>) {
 
 #[tokio::test]
 async fn endpoints_that_refuse_or_reset_connections_cost_no_call() {
-    let refusing = {
-        let gone = listen(any_port()).await;
-        gone.local_addr().unwrap()
-    };
+    // Held but not listened on, so that no other test's server comes to listen there.
+    let held = TcpSocket::new_v4().unwrap();
+    held.bind(any_port()).unwrap();
+    let refusing = held.local_addr().unwrap();
     let (resetting, task) = resetting().await;
     let backend = Backend::start().await;
     let addresses = [refusing, resetting, backend.address];
