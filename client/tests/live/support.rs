@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use portolan_client::channel::{Channel, Options, Picked};
@@ -67,8 +67,12 @@ pub(crate) async fn listen(address: SocketAddr) -> TcpListener {
     TcpListener::bind(address).await.unwrap()
 }
 
+/// Any port of a loopback address that no other has: what is left is nobody else's, or a channel of one test would come to
+/// connect to the server of another.
 pub(crate) fn any_port() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 0))
+    static LAST: AtomicU16 = AtomicU16::new(1);
+    let [high, low] = LAST.fetch_add(1, Relaxed).to_be_bytes();
+    SocketAddr::from(([127, 9, high, low], 0))
 }
 
 impl Backend {
