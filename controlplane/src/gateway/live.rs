@@ -110,8 +110,9 @@ impl Followed {
         let Backend { service, port, scope } = backend.clone();
         let slot = catalog.watch(Query { service, port, scope, client: place.clone() });
         let (mut follower, news) = (slot.clone(), news.clone());
+        // Looked at here and not in the task: what comes before that begins is news to whoever plans by this.
+        let mut before = known(&follower.borrow_and_update());
         let follower = tokio::spawn(async move {
-            let mut before = known(&follower.borrow_and_update());
             while follower.changed().await.is_ok() {
                 let now = known(&follower.borrow_and_update());
                 if now != before {
@@ -187,5 +188,25 @@ impl Stage {
         }
         self.served.clone_from(&served);
         served
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::served::{NameScope, PortRef};
+    use crate::resources::fixtures::{Told, place, served};
+
+    #[tokio::test]
+    async fn a_backend_that_comes_before_its_follower_has_begun_is_news() {
+        let (told, news) = (Told::default(), Arc::new(Notify::new()));
+        told.say("checkout.shop", &Served::Absent);
+        let backend =
+            Backend { service: "checkout.shop".parse().unwrap(), port: PortRef::First, scope: NameScope::Federation };
+        let followed = Followed::new(&told, &backend, &place("a"), &news);
+        assert_eq!(known(&followed.slot.borrow()), Known::Absent);
+        // Nothing has run since: the follower has not looked yet.
+        told.say("checkout.shop", &served(&["10.0.0.1:80"]));
+        tokio::time::timeout(std::time::Duration::from_secs(5), news.notified()).await.expect("the plan is made anew");
     }
 }
