@@ -38,11 +38,7 @@ async fn a_stream_that_never_says_anything_is_refused_in_the_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_nonce_that_was_never_issued_changes_nothing() {
-    let plane = Plane::start();
-    plane.catalog.say("checkout.shop", &served(&["10.0.0.1:80"]));
-    let mut ads = plane.open().await;
-    ads.subscribe(Kind::Eds, &[SHOP]).await;
-    ads.take(Kind::Eds, &[SHOP]).await;
+    let (plane, mut ads, _) = Plane::serving(Kind::Eds).await;
     let invented = |nonce: &str| DiscoveryRequest {
         type_url: Kind::Eds.type_url().to_owned(),
         resource_names: vec!["other.shop:80".to_owned()],
@@ -213,11 +209,7 @@ async fn send_raw(plane: &Plane, bytes: Vec<u8>) -> Status {
 
 #[tokio::test(start_paused = true)]
 async fn frames_that_are_no_requests_end_their_own_stream_alone() {
-    let plane = Plane::start();
-    plane.catalog.say("checkout.shop", &served(&["10.0.0.1:80"]));
-    let mut good = plane.open().await;
-    good.subscribe(Kind::Eds, &[SHOP]).await;
-    good.take(Kind::Eds, &[SHOP]).await;
+    let (plane, mut good, _) = Plane::serving(Kind::Eds).await;
     for (bytes, code) in [
         (vec![0xff; 64], Code::Internal),
         (vec![0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f], Code::Internal),

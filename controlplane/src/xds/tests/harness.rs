@@ -19,10 +19,11 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Status, Streaming};
 use tower::service_fn;
 
+use super::SHOP;
 use crate::lrs::service::LoadReports;
 use crate::lrs::store::LoadStore;
 use crate::resources::Kind;
-use crate::resources::fixtures::{Told, topology};
+use crate::resources::fixtures::{Told, served, topology};
 use crate::xds::csds::ClientStatus;
 use crate::xds::server::{XdsServer, transport};
 
@@ -56,6 +57,16 @@ impl Plane {
         });
         let channel = Endpoint::from_static("http://plane").connect_with_connector_lazy(dial);
         Self { catalog, topology, server, loads, channel }
+    }
+
+    /// One that serves `checkout.shop` at 10.0.0.1, and a client that has just taken its resource of this kind.
+    pub(super) async fn serving(kind: Kind) -> (Self, Ads, DiscoveryResponse) {
+        let plane = Self::start();
+        plane.catalog.say("checkout.shop", &served(&["10.0.0.1:80"]));
+        let mut ads = plane.open().await;
+        ads.subscribe(kind, &[SHOP]).await;
+        let first = ads.take(kind, &[SHOP]).await;
+        (plane, ads, first)
     }
 
     /// Opens a stream that has said nothing yet.

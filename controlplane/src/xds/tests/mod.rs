@@ -77,11 +77,7 @@ async fn our_own_client_gets_from_a_name_to_its_endpoints_and_follows_them() {
 
 #[tokio::test(start_paused = true)]
 async fn only_what_changed_is_sent() {
-    let plane = Plane::start();
-    plane.catalog.say("checkout.shop", &served(&["10.0.0.1:80"]));
-    let mut ads = plane.open().await;
-    ads.subscribe(Kind::Cds, &[SHOP]).await;
-    ads.take(Kind::Cds, &[SHOP]).await;
+    let (plane, mut ads, _) = Plane::serving(Kind::Cds).await;
     ads.subscribe(Kind::Eds, &[SHOP]).await;
     let first = ads.take(Kind::Eds, &[SHOP]).await;
     plane.catalog.say("checkout.shop", &served(&["10.0.0.2:80"]));
@@ -136,11 +132,7 @@ async fn what_nobody_wants_any_more_is_let_go() {
 
 #[tokio::test(start_paused = true)]
 async fn changes_that_come_fast_go_together() {
-    let plane = Plane::start();
-    plane.catalog.say("checkout.shop", &served(&["10.0.0.1:80"]));
-    let mut ads = plane.open().await;
-    ads.subscribe(Kind::Eds, &[SHOP]).await;
-    ads.take(Kind::Eds, &[SHOP]).await;
+    let (plane, mut ads, _) = Plane::serving(Kind::Eds).await;
     let before = plane.server.counts().responses;
     for last in 2..=100 {
         plane.catalog.say("checkout.shop", &served(&[&format!("10.0.0.{last}:80")]));

@@ -35,11 +35,7 @@ fn limited(addresses: &[&str], max_requests: u32) -> Served {
 
 #[tokio::test(start_paused = true)]
 async fn envoy_is_sent_the_endpoints_of_a_changed_cluster_again_before_it_took_the_cluster() {
-    let plane = Plane::start();
-    plane.catalog.say("checkout.shop", &served(&["10.0.0.1:80"]));
-    let mut ads = plane.open().await;
-    ads.subscribe(Kind::Cds, &[SHOP]).await;
-    ads.take(Kind::Cds, &[SHOP]).await;
+    let (plane, mut ads, _) = Plane::serving(Kind::Cds).await;
     ads.subscribe(Kind::Eds, &[SHOP]).await;
     let first = ads.take(Kind::Eds, &[SHOP]).await;
     plane.catalog.say("checkout.shop", &limited(&["10.0.0.1:80"], 7));

@@ -84,11 +84,7 @@ async fn a_tool_sees_what_each_client_has_since_when_and_what_it_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cluster_that_went_is_shown_as_gone() {
-    let plane = Plane::start();
-    plane.catalog.say("checkout.shop", &served(&["10.0.0.1:80"]));
-    let mut ads = plane.open().await;
-    ads.subscribe(Kind::Cds, &[SHOP]).await;
-    ads.take(Kind::Cds, &[SHOP]).await;
+    let (plane, mut ads, _) = Plane::serving(Kind::Cds).await;
     plane.catalog.say("checkout.shop", &Served::Absent);
     ads.take(Kind::Cds, &[SHOP]).await;
     let gone = resources(&plane, ClientStatusRequest::default()).await.remove(0);
