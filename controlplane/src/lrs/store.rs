@@ -1,6 +1,7 @@
 //! What clients report of their load, over the last seconds.
 //!
-//! A rate is the sum of the last [`WINDOW`] over its length, or over what there is of it while the first reports come in.
+//! A rate is the sum of the last [`WINDOW`] of whole seconds over its length, or, while there is less, what the reports
+//! said over the time that they cover.
 //! Bounded: what is silent for a window goes, and there are at most [`MAX_SERIES`] series with [`MAX_METRICS`] each.
 
 use std::collections::btree_map::Entry;
@@ -197,9 +198,9 @@ impl LoadStore {
         Reporter { store: self.clone(), in_progress: BTreeMap::new() }
     }
 
-    /// Whole seconds since the origin, from one window on, so that no bucket's second is 0 before it is used.
+    /// Whole seconds since the origin, from beyond one window on, so that an empty bucket, of second 0, is never recent.
     fn now(&self) -> u64 {
-        self.origin.elapsed().as_secs() + WINDOW.as_secs()
+        self.origin.elapsed().as_secs() + WINDOW.as_secs() + 1
     }
 }
 
@@ -292,9 +293,9 @@ impl Series {
     }
 
     fn load(&self, now: u64) -> Load {
-        let (mut issued, mut load) = (0_u64, Load { in_progress: self.in_progress, ..Load::default() });
+        let mut load =
+            Load { issued_per_second: self.issued_per_second(now), in_progress: self.in_progress, ..Load::default() };
         for counts in self.counts.recent(now) {
-            issued = issued.saturating_add(counts.issued);
             load.succeeded = load.succeeded.saturating_add(counts.succeeded);
             load.failed = load.failed.saturating_add(counts.failed);
         }
@@ -305,11 +306,19 @@ impl Series {
                 load.metrics.insert(name.clone(), sum);
             }
         }
-        let covered = (now - self.since).clamp(1, WINDOW.as_secs());
+        load
+    }
+
+    fn issued_per_second(&self, now: u64) -> f64 {
+        let sum = |issued: u64, counts: Counts| issued.saturating_add(counts.issued);
+        let (issued, covered) = if now - self.since <= WINDOW.as_secs() {
+            (self.counts.recent(now).fold(0, sum), (self.last - self.since).max(1))
+        } else {
+            (self.counts.complete(now).fold(0, sum), WINDOW.as_secs())
+        };
         #[expect(clippy::cast_precision_loss, reason = "a count beyond 2^53 in ten seconds is a lie anyway")]
         let rate = issued as f64 / covered as f64;
-        load.issued_per_second = rate;
-        load
+        rate
     }
 }
 
@@ -347,6 +356,24 @@ mod tests {
             client.report(key("a", "b"), issued(200), EVERY);
             let load = &store.snapshot().loads[&key("a", "b")];
             assert!((load.issued_per_second - 100.0).abs() < 1e-9, "round {round}: {load:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_steady_rate_reads_as_itself_whenever_it_is_looked_at() {
+        // Looks and reports may keep the same distance for ever.
+        for phase in (0..2000).step_by(100).map(Duration::from_millis) {
+            let store = Arc::new(LoadStore::default());
+            let mut client = store.reporter();
+            advance(phase).await;
+            for round in 0..20 {
+                client.report(key("a", "b"), issued(200), EVERY);
+                for _ in 0..20 {
+                    let load = &store.snapshot().loads[&key("a", "b")];
+                    assert!((load.issued_per_second - 100.0).abs() < 1e-9, "{phase:?}, round {round}: {load:?}");
+                    advance(EVERY / 20).await;
+                }
+            }
         }
     }
 
