@@ -13,6 +13,7 @@ mod player;
 mod recipe;
 mod relay;
 mod security;
+mod status_tool;
 mod subject;
 mod tally;
 
@@ -122,19 +123,21 @@ async fn install_and_play(
         say(outcome, terminal);
     }
     if !players.is_empty() {
-        outcomes.extend(play::play(players, federation, terminal).await?);
+        let grpcurl = folders.get(recipe::GRPCURL.name).cloned().unwrap_or_else(|| Err("it was not tried".to_owned()));
+        outcomes.extend(play::play(players, federation, grpcurl, terminal).await?);
     }
     outcomes.sort_by_key(|outcome| subjects.iter().position(|subject| subject.title() == outcome.title));
     Ok(outcomes)
 }
 
-/// Installs every recipe that some subject needs, all at once; errors as text, since several subjects may share one.
+/// Installs every recipe that some subject needs, and grpcurl's, all at once; errors as text, since several subjects may share one.
 async fn install_all(
     subjects: &[&'static Subject],
     cache: &Path,
     terminal: &Terminal,
 ) -> HashMap<&'static str, Result<PathBuf, String>> {
     let mut recipes: Vec<&'static Recipe> = subjects.iter().map(|subject| subject.recipe).collect();
+    recipes.push(&recipe::GRPCURL);
     recipes.sort_by_key(|recipe| recipe.name);
     recipes.dedup();
     let began = Instant::now();

@@ -1,5 +1,6 @@
 //! What happens to the clients, and what must hold: the same steps for all at once, each client judged by itself.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -11,6 +12,7 @@ use super::outcome::{CALLS_AT_LEAST, Outcome};
 use super::player::{Player, TIMEOUT};
 use super::relay::{Relay, Spoiled};
 use super::security::Security;
+use super::status_tool;
 use super::subject::{Kind, TRUST_STORE_PASSWORD};
 use super::tally::Counts;
 use crate::runner::manifests::Readiness;
@@ -31,10 +33,11 @@ const OTHER_ZONE: &str = "echo-use1-us-east-1b";
 const HOME: &str = "echo-use1";
 const WEST: &str = "echo-usw2";
 
-/// Plays everything; what was found of each player.
+/// Plays everything; what was found of each player. `grpcurl` is that tool's folder, or why it cannot be had.
 pub(super) async fn play(
     players: Vec<Player>,
     federation: &mut Federation,
+    grpcurl: Result<PathBuf, String>,
     terminal: &Terminal,
 ) -> anyhow::Result<Vec<Outcome>> {
     let mut play = Play { players, federation, terminal };
@@ -42,6 +45,7 @@ pub(super) async fn play(
     play.try_every_security().await?;
     play.fail_over_and_back().await?;
     play.weigh_clusters().await?;
+    play.show_status(grpcurl.as_ref().map(PathBuf::as_path)).await?;
     play.serve_a_gateway().await?;
     play.lose_the_control_plane().await?;
     play.refuse_and_recover().await?;
@@ -203,6 +207,34 @@ impl Play<'_> {
         }
         self.federation.apply(&format!("{{{failback}}}")).await?;
         self.until_clients(|now| now.percent_from(OWN_ZONE) >= 95.0).await?;
+        self.tell();
+        Ok(())
+    }
+
+    /// A public tool shows every client as synced.
+    async fn show_status(&mut self, grpcurl: Result<&Path, &String>) -> anyhow::Result<()> {
+        let server = self.federation.home()?.xds;
+        let certs = self.federation.paths.certs();
+        let began = Instant::now();
+        let found = loop {
+            let shown = match grpcurl {
+                Ok(tool) => status_tool::fetch(tool, server, &certs).await.map_err(|error| format!("{error:#}")),
+                Err(why) => Err(format!("grpcurl cannot be had: {why}")),
+            };
+            let judge = |player: &Player| match &shown {
+                Ok(shown) => status_tool::judge(shown, &player.subject.slug()),
+                Err(why) => (false, why.clone()),
+            };
+            let found: Vec<_> = self.players.iter().map(judge).collect();
+            // What was just sent may not have been acknowledged.
+            if found.iter().all(|(well, _)| *well) || began.elapsed() > WITHIN || grpcurl.is_err() {
+                break found;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        };
+        for (player, (well, detail)) in self.players.iter_mut().zip(found) {
+            player.found("its status is shown by a public tool", well, detail);
+        }
         self.tell();
         Ok(())
     }

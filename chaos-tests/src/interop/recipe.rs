@@ -103,6 +103,17 @@ pub(super) static GRPC_JAVA: Recipe = Recipe {
     ]],
 };
 
+/// Not a client: what asks for the status of all of them.
+pub(super) static GRPCURL: Recipe = Recipe {
+    name: "grpcurl-1.9.3",
+    tools: &[GO],
+    files: &[
+        ("go.mod", include_str!("../../interop/tools/grpcurl/go.mod")),
+        ("go.sum", include_str!("../../interop/tools/grpcurl/go.sum")),
+    ],
+    commands: &[&["go", "build", "-o", "bin/", "github.com/fullstorydev/grpcurl/cmd/grpcurl"]],
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
