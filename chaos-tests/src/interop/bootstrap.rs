@@ -120,6 +120,7 @@ fn cluster(service: &str, over_ads: &Value) -> Value {
         "connect_timeout": "1s",
         "eds_cluster_config": {"eds_config": over_ads},
         "lb_policy": "LEAST_REQUEST",
+        "circuit_breakers": {"thresholds": [{"max_requests": 100_000, "max_retries": 100_000}]},
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}, "locality_weighted_lb_config": {}},
         "outlier_detection": {
             "consecutive_5xx": 5,

@@ -79,6 +79,9 @@ pub(super) fn present(
                     budget_percent: Some(Percent { value: retry.budget_percent.into() }),
                     ..RetryBudget::default()
                 }),
+                // Envoy's default of 3 would leave most requests to the dead where everything near is dead.
+                max_retries: (class == ClientClass::Envoy && retries.is_none())
+                    .then_some(UInt32Value { value: connection.max_requests }),
                 ..Thresholds::default()
             }],
             ..CircuitBreakers::default()

@@ -22,6 +22,7 @@ pub(crate) mod fixtures;
 pub mod gateway;
 mod listener;
 pub mod name;
+mod retry;
 mod route;
 mod server;
 #[cfg(test)]

@@ -1,16 +1,14 @@
 //! RouteConfiguration: every request of the name to its one cluster.
 
-use envoy_types::pb::envoy::config::route::v3::retry_policy::RetryBackOff;
 use envoy_types::pb::envoy::config::route::v3::route::Action;
 use envoy_types::pb::envoy::config::route::v3::route_action::{ClusterSpecifier, MaxStreamDuration};
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
-use envoy_types::pb::envoy::config::route::v3::{
-    RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
-};
-use envoy_types::pb::google::protobuf::{Duration, UInt32Value};
-use portolan_topology::policy::{EffectivePolicy, Retry, RetryOn};
+use envoy_types::pb::envoy::config::route::v3::{Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost};
+use envoy_types::pb::google::protobuf::Duration;
+use portolan_topology::policy::EffectivePolicy;
 
 use super::class::ClientClass;
+use super::retry;
 
 /// The RouteConfiguration `name` to `cluster`.
 ///
@@ -27,7 +25,7 @@ pub(super) fn present(name: &str, cluster: String, policy: &EffectivePolicy, cla
             .map(|limit| MaxStreamDuration { max_stream_duration: Some(limit), ..MaxStreamDuration::default() }),
         // Envoy ends requests after 15 s unless it is told not to.
         timeout: class.may_be_envoy().then(|| timeout.unwrap_or_default()),
-        retry_policy: policy.retry.as_ref().and_then(|retry| retries(retry, class)),
+        retry_policy: retry::policy(policy.retry.as_ref(), class),
         ..RouteAction::default()
     };
     let route = every_request(Action::Route(action));
@@ -48,31 +46,6 @@ pub(super) fn every_request(action: Action) -> Route {
         action: Some(action),
         ..Route::default()
     }
-}
-
-/// `None`: nothing is tried again, which has no words of its own: gRPC refuses 0 retries.
-fn retries(retry: &Retry, class: ClientClass) -> Option<RetryPolicy> {
-    let on = |status: &RetryOn| match status {
-        RetryOn::Cancelled => "cancelled",
-        RetryOn::DeadlineExceeded => "deadline-exceeded",
-        RetryOn::Internal => "internal",
-        RetryOn::ResourceExhausted => "resource-exhausted",
-        RetryOn::Unavailable => "unavailable",
-    };
-    let per_try_timeout = retry.per_try_timeout.filter(|_| !class.is_stock_grpc());
-    // Envoy counts a try that took too long as a reset, whatever its status.
-    let too_slow = per_try_timeout.map(|_| "reset");
-    let policy = RetryPolicy {
-        retry_on: retry.on.iter().map(on).chain(too_slow).collect::<Vec<_>>().join(","),
-        num_retries: Some(UInt32Value { value: retry.attempts }),
-        per_try_timeout: per_try_timeout.map(duration),
-        retry_back_off: Some(RetryBackOff {
-            base_interval: Some(duration(retry.backoff.base)),
-            max_interval: Some(duration(retry.backoff.max)),
-        }),
-        ..RetryPolicy::default()
-    };
-    (retry.attempts > 0 && !retry.on.is_empty()).then_some(policy)
 }
 
 pub(super) fn duration(duration: std::time::Duration) -> Duration {

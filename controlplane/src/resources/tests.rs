@@ -510,6 +510,35 @@ fn one_try_s_time_and_the_retry_budget_reach_those_that_have_them() {
 }
 
 #[test]
+fn envoy_is_told_to_try_elsewhere_what_never_reached_a_server_as_grpc_does_by_itself() {
+    let asked = Retry { attempts: 2, on: vec![RetryOn::Unavailable], ..Retry::default() };
+    for class in CLASSES {
+        for (retry, reasons, tries) in [
+            (None, "connect-failure,refused-stream,reset-before-request", 6),
+            (Some(asked.clone()), "unavailable,connect-failure,refused-stream,reset-before-request", 2),
+        ] {
+            let policy = EffectivePolicy { retry: retry.clone(), ..EffectivePolicy::default() };
+            let routes: RouteConfiguration =
+                decode(&encoded(Kind::Rds, "checkout.shop:8080", &limited(policy.clone()), class));
+            let Some(Action::Route(action)) = routes.virtual_hosts[0].routes[0].action.clone() else {
+                panic!("no route")
+            };
+            let max_retries = cluster_under(policy, class).circuit_breakers.unwrap().thresholds[0].max_retries;
+            if class == ClientClass::Envoy {
+                let told = action.retry_policy.unwrap();
+                assert_eq!((told.retry_on.as_str(), told.num_retries.unwrap().value), (reasons, tries));
+                assert!(told.retry_priority.is_some() && told.retry_host_predicate.len() == 1);
+                assert_eq!(max_retries.is_some(), retry.is_none(), "a budget is a limit, too");
+            } else {
+                let told = action.retry_policy.map(|told| (told.retry_on, told.retry_priority.is_some()));
+                assert_eq!(told, retry.map(|_| ("unavailable".to_owned(), false)), "{class:?}");
+                assert_eq!(max_retries, None, "{class:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn our_own_client_reads_the_whole_policy_back() {
     let warmup = Warmup { window: Duration::from_secs(30), aggression: 1.5, min_percent: 20 };
     let detection = OutlierDetection {
