@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::drain_reach::{Stranded, stranded};
 use crate::catalog::served::NameScope;
-use crate::catalog::{Inputs, PlanKey, intended};
+use crate::catalog::{Inputs, PlanKey, intended, port_name};
 
 /// Where a Drain is on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -89,7 +89,7 @@ fn remaining(inputs: &Inputs, set: &PolicySet, drain: &Drain, taken: f64, now: T
     for (service, source, rate) in demand(inputs).filter(|(service, ..)| concerned(service)) {
         let Some(port) = port(inputs, service) else { continue };
         let key = PlanKey { service: service.clone(), port, scope: NameScope::Federation, client: source };
-        let mut without = set.effective(service, now);
+        let mut without = set.effective(service, port_name(inputs, &key), now);
         without.drains.retain(|other| other.name != drain.name);
         let mut with = without.clone();
         with.drains.push(drain.active());

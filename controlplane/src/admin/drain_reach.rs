@@ -45,7 +45,7 @@ pub(super) fn stranded(inputs: &Inputs, after: &PolicySet, drains: &[&Drain], no
     let old: Vec<&DrainSpec> = all_drains(after).filter(|old| !replaced(old)).map(|drain| &drain.spec).collect();
     let new: Vec<&DrainSpec> = drains.iter().map(|drain| &drain.spec).collect();
     for (service, ready) in ready_places(inputs) {
-        let locality = after.effective(&service, now).locality;
+        let locality = after.effective(&service, None, now).locality;
         let drained = |place: &Locality, by: &[&DrainSpec]| by.iter().any(|drain| takes(drain, &service, place, now));
         // Whether clients of each network that have something now keep some of it.
         let keeps = networks.iter().copied().filter_map(|network| {

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::assemble::{Assembled, Waiting, assemble};
 use super::distinct::{Duplicate, has_duplicates, keep_nearest};
 use super::inputs::{Affected, Inputs, demand_changes, local_changes, remote_changes};
-use super::resolve::{Meaning, SETTLE, resolve};
+use super::resolve::{Meaning, SETTLE, port_name, resolve};
 use super::served::{NameScope, Query, Served, ServedService};
 
 /// For how long the pace of a plan is remembered that nobody asks for.
@@ -322,7 +322,8 @@ impl Core {
 
     fn plan(&self, key: &PlanKey, now: Duration, waiting: Waiting) -> Planned {
         let Inputs { topology, policy, .. } = &self.inputs;
-        let policy = policy.as_ref().map(|policy| policy.effective(&key.service, timestamp(now)));
+        let port = port_name(&self.inputs, key);
+        let policy = policy.as_ref().map(|policy| policy.effective(&key.service, port, timestamp(now)));
         let policy = policy.unwrap_or_default();
         let mut assembled = assemble(&self.inputs, key, waiting);
         let mut wanted = target(&assembled.view, &key.client, topology, &policy);

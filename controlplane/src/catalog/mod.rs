@@ -21,3 +21,4 @@ pub use self::core::{Explanation, Listed, PlanKey, intended};
 pub use distinct::Duplicate;
 pub use inputs::{Demand, Inputs};
 pub use live::{LiveCatalog, Streams};
+pub use resolve::port_name;

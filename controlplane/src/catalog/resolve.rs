@@ -9,6 +9,7 @@ use portolan_topology::names::ClusterName;
 use portolan_topology::service::Port;
 use portolan_topology::view::Liveness;
 
+use super::core::PlanKey;
 use super::inputs::Inputs;
 use super::served::{NameScope, PortRef, Query};
 
@@ -54,6 +55,13 @@ fn find(inputs: &Inputs, query: &Query) -> Option<u16> {
             PortRef::Name(_) => None,
         }
     })
+}
+
+/// What the port of `key` is called, by the nearest cluster that has it: our own, then the others by name.
+pub fn port_name<'a>(inputs: &'a Inputs, key: &PlanKey) -> Option<&'a str> {
+    let own = inputs.local.services.get(&key.service).map(|service| service.ports.as_slice());
+    let told = others(inputs).filter_map(|cluster| Some(cluster.services.get(&key.service)?.ports.as_slice()));
+    own.into_iter().chain(told).flatten().find(|port| port.number == key.port)?.name.as_deref()
 }
 
 fn pick(ports: &[Port], wanted: &PortRef) -> Option<u16> {

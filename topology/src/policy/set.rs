@@ -80,16 +80,23 @@ pub struct PolicySet {
 }
 
 impl PolicySet {
-    /// What the objects come to for `service` at `now`: a Service's policy beats its Namespace's top-level field by
-    /// top-level field, and of two on the same target only the older holds.
+    /// What the objects come to at `now` for the port of `service` that is called `port`: a port's policy beats its
+    /// Service's, and that its Namespace's, top-level field by top-level field; of two on the same target only the older
+    /// holds. `None`: for a port without a name, and for what is asked of all ports.
     #[must_use]
-    pub fn effective(&self, service: &ServiceId, now: Timestamp) -> EffectivePolicy {
+    pub fn effective(&self, service: &ServiceId, port: Option<&str>, now: Timestamp) -> EffectivePolicy {
         let mut effective = EffectivePolicy::default();
-        let by_namespace = self.oldest(service, |target| matches!(target, TargetRef::Namespace { .. }));
-        let by_name =
-            self.oldest(service, |target| matches!(target, TargetRef::Service { name, .. } if name == service.name()));
+        let by_namespace = self
+            .oldest(service, |target| matches!(target, TargetRef::Namespace { name } if name == service.namespace()));
+        let by_name = |wanted: Option<&str>| {
+            self.oldest(service, |target| {
+                let TargetRef::Service { name, section_name } = target else { return false };
+                name == service.name() && section_name.as_deref() == wanted
+            })
+        };
+        let by_port = port.and_then(|port| by_name(Some(port)));
         // What is applied last wins.
-        for policy in by_namespace.into_iter().chain(by_name) {
+        for policy in by_namespace.into_iter().chain(by_name(None)).chain(by_port) {
             let spec = &policy.spec;
             if let Some(locality) = &spec.locality {
                 effective.locality = locality.clone();
@@ -111,9 +118,11 @@ impl PolicySet {
         }
         effective
     }
-    /// The policy that holds for `service` through a target of one kind: the oldest.
+
+    /// The policy that holds for `service` through one of its targets: the oldest.
     fn oldest(&self, service: &ServiceId, through: impl Fn(&TargetRef) -> bool) -> Option<&TrafficPolicy> {
-        self.by_age().find(|policy| policy.targets(service) && policy.spec.target_refs.iter().any(&through))
+        self.by_age()
+            .find(|policy| policy.namespace == service.namespace() && policy.spec.target_refs.iter().any(&through))
     }
 
     /// All traffic policies, the oldest first.

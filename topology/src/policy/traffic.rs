@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{ClusterName, RegionName, ServiceId};
+use crate::names::{ClusterName, RegionName};
 use crate::topology::WeightedRegion;
 
 /// A TrafficPolicy.
@@ -273,17 +273,5 @@ impl Default for OutlierDetection {
             max_ejection_percent: 50,
             eject_whole_locality: true,
         }
-    }
-}
-
-impl TrafficPolicy {
-    /// Whether it is for `service`, by name or by namespace.
-    #[must_use]
-    pub fn targets(&self, service: &ServiceId) -> bool {
-        self.namespace == service.namespace()
-            && self.spec.target_refs.iter().any(|target| match target {
-                TargetRef::Service { name, .. } => name == service.name(),
-                TargetRef::Namespace { name } => name == service.namespace(),
-            })
     }
 }

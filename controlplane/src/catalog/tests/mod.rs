@@ -5,6 +5,7 @@ mod world;
 use std::time::Duration;
 
 use portolan_topology::names::Locality;
+use portolan_topology::policy::document;
 use portolan_topology::policy::{Drain, DrainSpec, PolicyObject, PolicySet, Scope, StoredPolicy};
 use portolan_topology::view::Liveness;
 
@@ -337,4 +338,23 @@ fn endpoints_that_did_not_change_are_the_same_allocation() {
     assert!(same(&place("e1/east-a")));
     assert!(!same(&place("e2/east-a")));
     assert_eq!(after.endpoints[&place("e2/east-a")][1], endpoint("10.0.0.3:80"));
+}
+
+#[test]
+fn a_policy_of_a_port_holds_for_that_port_wherever_it_is_known_from() {
+    let text = "{apiVersion: portolan.dev/v1alpha1, kind: TrafficPolicy, metadata: {name: p, namespace: shop}, \
+                spec: {timeout: 2s, targetRefs: [{kind: Service, name: a, sectionName: grpc}, \
+                {kind: Service, name: b, sectionName: grpc}, {kind: Service, name: c, sectionName: other}]}}";
+    let object = document::parse("p", text, None).unwrap().remove(0);
+    let (by, at) = ("test".to_owned(), jiff::Timestamp::UNIX_EPOCH);
+    let stored = StoredPolicy { object, owner: Default::default(), created: 1, revision: 1, by, at };
+    let mut world = World::new();
+    world.inputs.policy = Some(PolicySet { revision: 1, objects: [(stored.object.key(), stored)].into() }.into());
+    world.local("a.shop", &[("e1", &["10.0.0.1:80"])]);
+    world.remote("west-a", "b.shop", &[("w1", &["10.2.0.1:80"])]);
+    world.local("c.shop", &[("e1", &["10.0.0.3:80"])]);
+    for (name, timeout) in [("a.shop", Some(seconds(2))), ("b.shop", Some(seconds(2))), ("c.shop", None)] {
+        let answer = world.watch(query(name, "e1/east-a"));
+        assert_eq!(world::present(&answer.borrow()).policy.timeout, timeout, "{name}");
+    }
 }

@@ -127,8 +127,21 @@ fn what_does_not_exist_yet_is_refused_as_such() {
         &policy("  loadBalancer: {leastRequest: {choiceCount: 3}}"),
         &["6:46: `spec.loadBalancer.leastRequest.choiceCount: 3` is not supported yet; expected 2"],
     );
-    let section = policy("").replace("name: checkout}]", "name: checkout, sectionName: grpc}]");
-    check(&section, &["5:72: `spec.targetRefs[].sectionName` is not supported yet"]);
+}
+
+#[test]
+fn a_port_is_named_of_a_service_alone() {
+    let target = |target: &str| policy("").replace("kind: Service, name: checkout}]", target);
+    let PolicyObject::TrafficPolicy(policy) = one(&target("kind: Service, name: checkout, sectionName: grpc}]")) else {
+        panic!("not a TrafficPolicy")
+    };
+    let grpc = TargetRef::Service { name: "checkout".to_owned(), section_name: Some("grpc".to_owned()) };
+    assert_eq!(policy.spec.target_refs, [grpc]);
+    check(
+        &target("kind: Service, name: checkout, sectionName: ''}]"),
+        &["5:72: `sectionName` is empty: leave it out for all ports; expected a port's name"],
+    );
+    check(&target("kind: Namespace, name: shop, sectionName: grpc}]"), &["5:70: only a Service has ports to name"]);
 }
 
 #[test]
@@ -425,7 +438,7 @@ fn traffic_policy() -> impl Strategy<Value = PolicyObject> {
     (
         name(),
         name(),
-        any::<bool>(),
+        (any::<bool>(), option::of(name())),
         option::of(locality()),
         option::of(capacity),
         option::of(duration()),
@@ -433,10 +446,10 @@ fn traffic_policy() -> impl Strategy<Value = PolicyObject> {
         option::of(connection),
         (option::of(load_balancer), option::of(outlier_detection)),
     )
-        .prop_map(|(name, namespace, whole, locality, capacity, timeout, retry, connection, rest)| {
+        .prop_map(|(name, namespace, (whole, port), locality, capacity, timeout, retry, connection, rest)| {
             let target = match whole {
                 true => TargetRef::Namespace { name: namespace.clone() },
-                false => TargetRef::Service { name: name.clone(), section_name: None },
+                false => TargetRef::Service { name: name.clone(), section_name: port.clone() },
             };
             let (load_balancer, outlier_detection) = rest;
             // One try takes at most as long as the request.

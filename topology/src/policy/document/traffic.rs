@@ -195,7 +195,6 @@ impl Checks<'_> {
         }
         let mut targets: Vec<TargetRef> = Vec::new();
         for entry in entries.value {
-            self.not_yet("targetRefs[].sectionName", place(&entry.section_name));
             if let Some(group) = entry.group
                 && !group.is_empty()
             {
@@ -209,12 +208,20 @@ impl Checks<'_> {
                     if let Err(error) = check_label("service", &name) {
                         self.report.error(entry.name.span, error.to_string());
                     }
-                    TargetRef::Service { name, section_name: None }
+                    if let Some(port) = entry.section_name.as_ref().filter(|port| port.is_empty()) {
+                        let message = "`sectionName` is empty: leave it out for all ports";
+                        self.report.error(port.span, message).expected("a port's name");
+                    }
+                    let section_name = entry.section_name.map(|port| port.value);
+                    TargetRef::Service { name, section_name }
                 }
                 "Namespace" => {
                     if name != namespace {
                         let message = format!("the namespace `{name}` is another than the policy's");
                         self.report.error(entry.name.span, message).expected(format!("`{namespace}`"));
+                    }
+                    if let Some(port) = entry.section_name {
+                        self.report.error(port.span, "only a Service has ports to name");
                     }
                     TargetRef::Namespace { name }
                 }

@@ -27,7 +27,11 @@ const NAMESPACE: &str = "{kind: Namespace, name: shop}";
 const CHECKOUT: &str = "{kind: Service, name: checkout}";
 
 fn effective(set: &PolicySet) -> EffectivePolicy {
-    set.effective(&"checkout.shop".parse().unwrap(), Timestamp::UNIX_EPOCH)
+    of_port(set, None)
+}
+
+fn of_port(set: &PolicySet, port: Option<&str>) -> EffectivePolicy {
+    set.effective(&"checkout.shop".parse().unwrap(), port, Timestamp::UNIX_EPOCH)
 }
 
 #[test]
@@ -43,6 +47,21 @@ fn a_service_beats_its_namespace_top_level_field_by_field() {
         assert_eq!(effective.connection.max_requests, 7);
         // Not merged any deeper: the service's whole `locality` stands.
         assert_eq!(effective.locality.target_utilization_percent, 80);
+    }
+}
+
+#[test]
+fn a_port_beats_its_service_and_leaves_the_other_ports_alone() {
+    let service = policy("one", CHECKOUT, "timeout: 2s, retry: {attempts: 5}");
+    let port = policy("port", "{kind: Service, name: checkout, sectionName: admin}", "timeout: 9s");
+    for text in [format!("{service}{port}"), format!("{port}{service}")] {
+        let set = set(&text);
+        let admin = of_port(&set, Some("admin"));
+        assert_eq!((admin.timeout, admin.retry.unwrap().attempts), (Some(Duration::from_secs(9)), 5));
+        for other in [None, Some("grpc")] {
+            assert_eq!(of_port(&set, other).timeout, Some(Duration::from_secs(2)), "{other:?}");
+        }
+        assert!(conflicts(&set).is_empty(), "a port and its Service are two targets");
     }
 }
 
@@ -67,7 +86,7 @@ fn a_namespace_and_a_service_do_not_conflict() {
 #[test]
 fn another_namespace_is_not_touched() {
     let set = set(&policy("all", NAMESPACE, "timeout: 9s"));
-    assert_eq!(set.effective(&"checkout.bank".parse().unwrap(), Timestamp::UNIX_EPOCH).timeout, None);
+    assert_eq!(set.effective(&"checkout.bank".parse().unwrap(), None, Timestamp::UNIX_EPOCH).timeout, None);
 }
 
 #[test]
@@ -75,7 +94,8 @@ fn a_drain_is_in_force_between_its_times_and_for_its_services() {
     let text = "apiVersion: portolan.dev/v1alpha1\nkind: Drain\nmetadata: {name: d}\nspec: {scope: {zone: a}, reason: r, \
                 services: [checkout.shop], startTime: '2026-12-01T02:00:00Z', endTime: '2026-12-01T06:00:00Z'}\n";
     let set = set(text);
-    let drains = |service: &str, at: &str| set.effective(&service.parse().unwrap(), at.parse().unwrap()).drains.len();
+    let drains =
+        |service: &str, at: &str| set.effective(&service.parse().unwrap(), None, at.parse().unwrap()).drains.len();
     assert_eq!(drains("checkout.shop", "2026-12-01T01:59:59Z"), 0);
     assert_eq!(drains("checkout.shop", "2026-12-01T02:00:00Z"), 1);
     assert_eq!(drains("checkout.shop", "2026-12-01T06:00:00Z"), 0);
