@@ -313,8 +313,9 @@ pub async fn start(
         let only = Only { listener, from, refusals: refusals.clone() };
         servers.push(serve_xds(&xds_services, Box::new(only), Rule::Plain, refusals, &shutdown));
     }
-    let kube =
-        kubernetes.map(|(kube, notes)| Stage::start(&admin, &kube.client, exports, imported, notes, &mut kube_rng));
+    let kube = kubernetes.map(|(kube, notes)| {
+        Stage::start(&admin, &kube.client, exports, imported, notes, kube.gateways, &mut kube_rng)
+    });
     Ok(Running {
         addresses,
         readiness,

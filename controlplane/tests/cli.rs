@@ -67,7 +67,7 @@ fn wrong_usage_is_status_2_with_the_mend() {
         (&["--source", "m"][..], "--source m: expected kube or files:DIR"),
         (
             &["--source", "files:m", "--watch-pods"],
-            "--kubeconfig, --kube-context and --watch-pods are for --source kube; the first two for --publisher-lease",
+            "--kubeconfig, --kube-context, --watch-pods and --watch-gateways are for --source kube; the first two for --publisher-lease",
         ),
         (
             &["--xds-addr", "0.0.0.0:0"],

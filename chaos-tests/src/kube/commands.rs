@@ -50,6 +50,13 @@ impl Lab {
         said(command, arguments).await
     }
 
+    /// Runs kubectl against the API server of `kubeconfig`.
+    pub(super) async fn kubectl(&self, kubeconfig: &Path, arguments: &[&str]) -> anyhow::Result<Said> {
+        let mut command = Command::new(self.tools.kubectl_helm.join("kubectl"));
+        command.env("KUBECONFIG", kubeconfig).env("HOME", &self.folder);
+        said(command, arguments).await
+    }
+
     /// Runs `portolan`.
     pub(super) async fn portolan(&self, arguments: &[&str]) -> anyhow::Result<Said> {
         let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);

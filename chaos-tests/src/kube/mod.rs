@@ -10,6 +10,7 @@ mod bench;
 mod calls;
 mod chart;
 mod commands;
+mod gateway;
 mod kubelet;
 mod lease;
 mod mcs;
@@ -61,6 +62,7 @@ fn checks() -> Vec<suite::Check> {
         lease::checks(),
         policy::checks(),
         mcs::checks(),
+        gateway::checks(),
         source::checks(),
         whole::checks(),
         nodes::checks(),

@@ -17,6 +17,9 @@ pub(super) struct Tools {
     /// The folder with kubectl and helm.
     #[arg(long)]
     pub kubectl_helm: PathBuf,
+    /// The folder with the Gateway API's definitions.
+    #[arg(long)]
+    pub gateway_api: PathBuf,
     /// A Python with grpcio.
     #[arg(long)]
     pub python: PathBuf,
@@ -31,14 +34,20 @@ impl Tools {
     pub(super) fn find(measured: bool) -> anyhow::Result<Self> {
         // The quick ones first: what is missing is told before minutes of building.
         let (kubectl_helm, python) = (script("kubectl-helm.sh")?, script("grpc-python.sh")?);
+        let gateway_api = script("gateway-api.sh")?;
         let apiserver = script("build.sh")?;
         let portolan = if measured && cfg!(debug_assertions) { Some(optimised()?) } else { None };
-        Ok(Self { apiserver, kubectl_helm, python, portolan })
+        Ok(Self { apiserver, kubectl_helm, gateway_api, python, portolan })
     }
 
     /// As [`Tools`] parses them.
     pub(super) fn flags(&self) -> Vec<String> {
-        let programs = [("apiserver", &self.apiserver), ("kubectl-helm", &self.kubectl_helm), ("python", &self.python)];
+        let programs = [
+            ("apiserver", &self.apiserver),
+            ("kubectl-helm", &self.kubectl_helm),
+            ("gateway-api", &self.gateway_api),
+            ("python", &self.python),
+        ];
         let all = programs.into_iter().chain(self.portolan.as_ref().map(|path| ("portolan", path)));
         all.map(|(flag, path)| format!("--{flag}={}", path.display())).collect()
     }

@@ -69,6 +69,9 @@ pub(super) struct Serve {
     /// Let --source kube watch Pods too, for their portolan.dev/weight
     #[arg(long, env = "PORTOLAN_WATCH_PODS")]
     watch_pods: bool,
+    /// Let --source kube watch Gateways, their routes, and the Secrets of the type kubernetes.io/tls
+    #[arg(long, env = "PORTOLAN_WATCH_GATEWAYS")]
+    watch_gateways: bool,
     /// The port for other control planes (mTLS)
     #[arg(
         long,
@@ -216,10 +219,13 @@ impl Serve {
             return Err(format!("--source {}: expected kube or files:DIR", self.source));
         }
         let of_api_server = self.kubeconfig.is_some() || self.kube_context.is_some();
-        if of_files && (self.watch_pods || (of_api_server && self.publisher_lease.is_none())) {
-            return Err("--kubeconfig, --kube-context and --watch-pods are for --source kube; the first two for \
-                        --publisher-lease as well"
-                .into());
+        let watched = self.watch_pods || self.watch_gateways;
+        if of_files && (watched || (of_api_server && self.publisher_lease.is_none())) {
+            return Err(
+                "--kubeconfig, --kube-context, --watch-pods and --watch-gateways are for --source kube; the first \
+                        two for --publisher-lease as well"
+                    .into(),
+            );
         }
         self.check_nodes()?;
         if of_files && self.export == Export::Declared {
@@ -342,7 +348,7 @@ impl Serve {
             Export::All => Exporting::All,
             Export::Declared => Exporting::Declared,
         };
-        Ok(SourceFrom::Kube(KubeConfig { pods: self.watch_pods, exporting, ..kube }))
+        Ok(SourceFrom::Kube(KubeConfig { pods: self.watch_pods, gateways: self.watch_gateways, exporting, ..kube }))
     }
 
     async fn publisher(&self) -> Result<PublisherFrom, Failure> {

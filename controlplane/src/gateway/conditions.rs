@@ -70,6 +70,9 @@ pub(super) fn condition(r#type: &str, fault: Option<&Fault>) -> Condition {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayStatus {
+    /// The edit of the Gateway that it is about, if its source counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
     /// Of the whole.
     pub conditions: Vec<Condition>,
     /// Of each listener, in its order.
@@ -95,6 +98,8 @@ pub struct ListenerStatus {
 pub struct ParentStatus {
     /// The parent, as the route names it.
     pub parent: ParentRef,
+    /// The edit of the route that it is about, if its source counts them.
+    pub observed_generation: Option<i64>,
     /// What holds.
     pub conditions: Vec<Condition>,
 }
@@ -102,6 +107,8 @@ pub struct ParentStatus {
 /// Everything that is said.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Statuses {
+    /// Whether anything was planned: until then absence means nothing.
+    pub synced: bool,
     /// Of each Gateway of our class.
     pub gateways: BTreeMap<ObjectName, GatewayStatus>,
     /// Of each route with a parent that is such a Gateway.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::conditions::{Condition, Fault, ListenerStatus, condition};
 use super::grants::Grants;
 use super::hostname::Hostname;
-use super::objects::{Certificate, GROUP, GatewaySpec, Listener, ObjectName, RouteKind};
+use super::objects::{Certificate, Class, GROUP, GatewaySpec, Listener, ObjectName, RouteKind};
 
 /// A certificate, as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +72,11 @@ impl Judged<'_> {
 }
 
 /// What a Gateway as a whole asks for: the address that it is bound to, if it names one.
-pub(super) fn whole(spec: &GatewaySpec) -> Result<Option<IpAddr>, Fault> {
+pub(super) fn whole(spec: &GatewaySpec, class: Class) -> Result<Option<IpAddr>, Fault> {
+    if class.parameters {
+        let message = format!("`parametersRef` of the GatewayClass {} is not supported", spec.gateway_class_name);
+        return Err(Fault::new("InvalidParameters", message));
+    }
     for (field, given) in [
         ("tls", &spec.tls),
         ("backendTLS", &spec.backend_tls),

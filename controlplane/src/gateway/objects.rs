@@ -18,8 +18,27 @@ pub use self::route::{
 
 /// The API group of gateways and routes.
 pub const GROUP: &str = "gateway.networking.k8s.io";
-/// The class of the gateways that are ours.
+/// The class of the gateways that are ours, where no GatewayClass says otherwise.
 pub const CLASS: &str = "portolan";
+/// Who we are to GatewayClasses and in the statuses of routes.
+pub const CONTROLLER: &str = "portolan.dev/gateway";
+
+/// A GatewayClass of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Class {
+    /// Whether it has parameters, which are not supported.
+    pub parameters: bool,
+}
+
+/// The classes of the gateways that are ours, by name. Where GatewayClasses are not read: [`CLASS`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Classes(pub BTreeMap<String, Class>);
+
+impl Default for Classes {
+    fn default() -> Self {
+        Self([(CLASS.to_owned(), Class::default())].into())
+    }
+}
 
 /// An object's namespace and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -325,6 +344,8 @@ pub struct CleartextHttp2 {
 pub struct GatewayObjects {
     /// Whether this is all that there is: false until the first complete listing.
     pub synced: bool,
+    /// Which classes are ours.
+    pub classes: Classes,
     /// Gateways of all classes.
     pub gateways: BTreeMap<ObjectName, Arc<Object<GatewaySpec>>>,
     /// HTTPRoutes.

@@ -10,7 +10,7 @@ use super::conditions::{Condition, Fault, GatewayStatus, ParentStatus, Statuses,
 use super::grants::Grants;
 use super::hostname::Hostname;
 use super::listeners::{Certificates, Judged, judge, whole};
-use super::objects::{CLASS, GROUP, GatewayObjects, GatewaySpec, Object, ObjectName, ParentRef, RouteKind, RouteSpec};
+use super::objects::{Class, GROUP, GatewayObjects, GatewaySpec, Object, ObjectName, ParentRef, RouteKind, RouteSpec};
 use super::plan::{Action, Backend, Forward, GatewayPlan, Known, Matching, PortPlan, RoutePlan, Site, TlsSite};
 use super::rules::{AnyRule, Rank, Rule, RuleAction, redirect_at};
 
@@ -33,10 +33,13 @@ pub struct Planned {
 #[must_use]
 pub fn plan(objects: &GatewayObjects, certificates: &Certificates, known: impl Fn(&Backend) -> Known) -> Planned {
     let grants = Grants(objects);
-    let ours = objects.gateways.iter().filter(|(_, gateway)| gateway.spec.gateway_class_name == CLASS);
-    let mut gateways: BTreeMap<&ObjectName, Gateway<'_>> =
-        ours.map(|(name, object)| (name, Gateway::new(name, object, certificates, &grants))).collect();
-    let mut planned = Planned::default();
+    let ours = objects.gateways.iter().filter_map(|(name, object)| {
+        let class = objects.classes.0.get(&object.spec.gateway_class_name)?;
+        Some((name, Gateway::new(name, object, *class, certificates, &grants)))
+    });
+    let mut gateways: BTreeMap<&ObjectName, Gateway<'_>> = ours.collect();
+    let mut planned =
+        Planned { statuses: Statuses { synced: objects.synced, ..Statuses::default() }, ..Planned::default() };
     let looked_up = RefCell::new((BTreeSet::new(), BTreeSet::new()));
     let look = |backend: &Backend| {
         let found = known(backend);
@@ -63,6 +66,7 @@ pub fn plan(objects: &GatewayObjects, certificates: &Certificates, known: impl F
 /// A Gateway in the making.
 struct Gateway<'a> {
     name: &'a ObjectName,
+    generation: Option<i64>,
     address: Result<Option<std::net::IpAddr>, Fault>,
     listeners: Vec<Judged<'a>>,
     /// By listener's place.
@@ -83,12 +87,13 @@ impl<'a> Gateway<'a> {
     fn new(
         name: &'a ObjectName,
         object: &'a Object<GatewaySpec>,
+        class: Class,
         certificates: &Certificates,
         grants: &Grants<'_>,
     ) -> Self {
         let listeners = judge(name, &object.spec, certificates, grants);
         let entries = listeners.iter().map(|_| Vec::new()).collect();
-        Self { name, address: whole(&object.spec), listeners, entries }
+        Self { name, generation: object.metadata.generation, address: whole(&object.spec, class), listeners, entries }
     }
 
     fn status(&self) -> GatewayStatus {
@@ -105,6 +110,7 @@ impl<'a> Gateway<'a> {
         };
         let fault = (!programmed || self.address.is_err()).then(none);
         GatewayStatus {
+            observed_generation: self.generation,
             conditions: vec![accepted, condition("Programmed", fault.as_ref())],
             listeners: self.listeners.iter().map(Judged::status).collect(),
         }
@@ -190,7 +196,11 @@ fn attach_all<R: AnyRule>(
                 let accepted = attach::<R>(name, place, parent, &judged, gateway).err();
                 let resolved = condition("ResolvedRefs", judged.resolved.as_ref());
                 let conditions = vec![condition("Accepted", accepted.as_ref()), resolved];
-                Some(ParentStatus { parent: parent.clone(), conditions })
+                Some(ParentStatus {
+                    parent: parent.clone(),
+                    observed_generation: route.metadata.generation,
+                    conditions,
+                })
             });
             let told = told.collect();
             statuses.routes.insert((R::KIND, name.clone()), told);

@@ -8,6 +8,7 @@ pub mod client;
 mod conditions;
 pub mod crd;
 pub mod events;
+pub(crate) mod gateway;
 pub mod lease;
 pub(crate) mod mcs;
 pub(crate) mod mirror;

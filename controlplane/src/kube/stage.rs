@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::events::Events;
 use super::lease::{Claim, Lease, Timing};
 use super::mcs::exports::Exports;
-use super::{mcs, notes, policy};
+use super::{gateway, mcs, notes, policy};
 use crate::admin::Admin;
 use crate::source::kube::Notes;
 
@@ -28,13 +28,14 @@ pub(crate) struct Stage {
 
 impl Stage {
     /// Starts it. The Lease is in the client's namespace; `wanted` takes the endpoint lists that are needed for what is
-    /// written; `notes` has what the owners of objects are told.
+    /// written; `notes` has what the owners of objects are told; `gateways` says whether those are ours to tell of.
     pub(crate) fn start(
         admin: &Arc<Admin>,
         client: &Client,
         exports: watch::Receiver<Arc<Exports>>,
         wanted: watch::Sender<BTreeSet<ServicePort>>,
         notes: watch::Receiver<Arc<Notes>>,
+        gateways: bool,
         rng: &mut StdRng,
     ) -> Self {
         let identity = format!("{}-{:08x}", admin.node, rng.random::<u32>());
@@ -46,7 +47,10 @@ impl Stage {
         let told = notes::run(notes, events.clone(), lease.standing());
         let inputs = mcs::writer::Inputs { admin: admin.clone(), client: client.clone(), exports, events, wanted };
         let services = mcs::writer::run(inputs, lease.standing());
-        let tasks = vec![tokio::spawn(policy), tokio::spawn(told), tokio::spawn(services)];
+        let mut tasks = vec![tokio::spawn(policy), tokio::spawn(told), tokio::spawn(services)];
+        if gateways {
+            tasks.push(tokio::spawn(gateway::run(client.clone(), admin.gateways.clone(), lease.standing())));
+        }
         Self { lease, tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect() }
     }
 

@@ -7,6 +7,7 @@
 //! field that the schema does not know would be dropped in silence.
 
 mod drain;
+mod format;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,11 @@ const LABEL: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// All definitions, by name.
 #[must_use]
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![Drain::crd(), TrafficPolicy::crd()]
+    let mut all = vec![Drain::crd(), TrafficPolicy::crd()];
+    for schema in all.iter_mut().flat_map(|crd| &mut crd.spec.versions).filter_map(|version| version.schema.as_mut()) {
+        schema.open_api_v3_schema.iter_mut().for_each(format::known);
+    }
+    all
 }
 
 /// A definition's file in `deploy/crds/`, and its text.

@@ -114,3 +114,26 @@ fn the_files_in_deploy_are_what_the_code_derives() {
         }
     }
 }
+
+/// kubectl prints a warning for each field of a format that the API server does not know.
+#[test]
+fn every_format_is_one_that_an_api_server_knows() {
+    fn formats(schema: &Value, found: &mut Vec<String>) {
+        match schema {
+            Value::Object(fields) => {
+                found.extend(fields.get("format").and_then(Value::as_str).map(str::to_owned));
+                fields.values().for_each(|value| formats(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|value| formats(value, found)),
+            _ => {}
+        }
+    }
+    for crd in all() {
+        let mut found = Vec::new();
+        formats(&serde_json::to_value(&crd.spec.versions[0].schema).unwrap(), &mut found);
+        assert!(!found.is_empty());
+        for format in found {
+            assert!(["int32", "int64", "float", "double", "date-time"].contains(&format.as_str()), "{format}");
+        }
+    }
+}

@@ -4,6 +4,7 @@
 //! What was seen last stands while the API server is away or refuses. A listing counts once it is complete: until then
 //! nothing goes for being absent.
 
+mod gateways;
 mod project;
 mod state;
 mod watch;
@@ -22,9 +23,10 @@ use rand::rngs::StdRng;
 use tokio::sync::watch as slot;
 use tokio_util::task::AbortOnDropHandle;
 
-use self::state::State;
+use self::state::{State, Watched};
 use super::{Source, SourceStatus};
 use crate::config::Exporting;
+use crate::gateway::objects::GatewayObjects;
 
 /// How many changes are taken together when more are waiting: a relist is one.
 const AT_ONCE: usize = 1024;
@@ -38,6 +40,8 @@ pub struct KubeConfig {
     pub name: String,
     /// Whether Pods are watched for their annotations. Their number makes it costly.
     pub pods: bool,
+    /// Whether what gateways are made from is watched, as far as the API server has it; that takes the right to read Secrets.
+    pub gateways: bool,
     /// How long one watch lasts before it is renewed where it ended. One that is silent a little longer is taken for
     /// dead, so this is how soon a connection that hangs half open is noticed.
     pub renew: Duration,
@@ -49,15 +53,16 @@ impl KubeConfig {
     /// With what suits nearly everybody.
     #[must_use]
     pub fn new(client: Client, name: String) -> Self {
-        Self { client, name, pods: false, renew: Duration::from_secs(30), exporting: Exporting::All }
+        Self { client, name, pods: false, gateways: false, renew: Duration::from_secs(30), exporting: Exporting::All }
     }
 }
 
 impl fmt::Debug for KubeConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client: _, name, pods, renew, exporting } = self;
+        let Self { client: _, name, pods, gateways, renew, exporting } = self;
         let mut written = f.debug_struct("KubeConfig");
-        written.field("name", name).field("pods", pods).field("renew", renew).field("exporting", exporting).finish()
+        written.field("name", name).field("pods", pods).field("gateways", gateways);
+        written.field("renew", renew).field("exporting", exporting).finish()
     }
 }
 
@@ -76,12 +81,15 @@ impl KubeSource {
     /// Starts watching. The API server may be away, and come.
     #[must_use]
     pub fn start(config: &KubeConfig, rng: &mut StdRng) -> Self {
-        let state = State::new(config.name.clone(), config.pods);
+        let state = State::new(config.name.clone(), Watched { pods: config.pods, gateways: config.gateways });
         let (services, services_out) = slot::channel(Arc::<LocalServices>::default());
         let (status, status_out) = slot::channel(Arc::new(state.status()));
         let (notes, notes_out) = slot::channel(Arc::default());
-        let source = Source { services: services_out, gateways: slot::channel(Arc::default()).1, status: status_out };
-        let slots = Slots { services, status, notes };
+        // What is not watched is known to be none.
+        let none = GatewayObjects { synced: !config.gateways, ..GatewayObjects::default() };
+        let (gateways, gateways_out) = slot::channel(Arc::new(none));
+        let source = Source { services: services_out, gateways: gateways_out, status: status_out };
+        let slots = Slots { services, gateways, status, notes };
         let task = tokio::spawn(run(watch::all(config, StdRng::from_rng(rng)), state, slots));
         Self { source, notes: notes_out, _task: AbortOnDropHandle::new(task) }
     }
@@ -101,6 +109,7 @@ impl KubeSource {
 /// Where what is known goes.
 struct Slots {
     services: slot::Sender<Arc<LocalServices>>,
+    gateways: slot::Sender<Arc<GatewayObjects>>,
     status: slot::Sender<Arc<SourceStatus>>,
     notes: slot::Sender<Arc<Notes>>,
 }
@@ -116,6 +125,9 @@ async fn run(updates: watch::Updates, mut state: State, slots: Slots) {
         }
         if let Some(shown) = state.services() {
             slots.services.send_replace(Arc::new(shown));
+        }
+        if let Some(shown) = state.gateways() {
+            slots.gateways.send_replace(Arc::new(shown));
         }
         show(&slots.status, state.status());
         show(&slots.notes, state.notes());

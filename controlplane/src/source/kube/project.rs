@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use portolan_topology::names::{ServiceId, ZoneName};
 use portolan_topology::service::Port;
 
+use super::gateways::is_cleartext_http2;
 use crate::source::objects::{
     NODE_ZONE, SERVICE_NAME, Service, Settings, Slice, SliceEndpoint, SlicePort, health, is_tcp, port_name, port_number,
 };
@@ -24,19 +25,28 @@ pub(super) struct Projected<P> {
 }
 
 impl<P> Projected<P> {
-    fn of(kept: Result<Option<P>, String>) -> Self {
+    pub(super) fn of(kept: Result<Option<P>, String>) -> Self {
         Self { kept, odd: Vec::new() }
     }
 }
 
+/// A Service, with what gateways want to know of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ServiceObject {
+    /// What is joined with its slices.
+    pub joined: Service,
+    /// Its ports that speak HTTP/2 in plain text.
+    pub cleartext_http2: Vec<u16>,
+}
+
 /// A Service.
-pub(super) fn service(object: core::Service) -> Projected<Service> {
+pub(super) fn service(object: core::Service) -> Projected<ServiceObject> {
     let mut odd = Vec::new();
     let kept = read_service(&object, &mut odd);
     Projected { kept, odd }
 }
 
-fn read_service(object: &core::Service, odd: &mut Vec<String>) -> Result<Option<Service>, String> {
+fn read_service(object: &core::Service, odd: &mut Vec<String>) -> Result<Option<ServiceObject>, String> {
     let (name, namespace) = (object.metadata.name.as_deref(), object.metadata.namespace.as_deref());
     let id =
         ServiceId::new(name.unwrap_or_default(), namespace.unwrap_or_default()).map_err(|error| error.to_string())?;
@@ -50,15 +60,16 @@ fn read_service(object: &core::Service, odd: &mut Vec<String>) -> Result<Option<
     if all.is_empty() {
         return Err("it has no port, so no client can call it".to_owned());
     }
-    let mut ports: Vec<Port> = Vec::with_capacity(all.len());
+    let (mut ports, mut cleartext_http2) = (Vec::<Port>::with_capacity(all.len()), Vec::new());
     for port in all.iter().filter(|port| is_tcp(port.protocol.as_deref())) {
         let number = port_number(port.port.into()).ok_or_else(|| format!("{} is not a port", port.port))?;
         if ports.iter().any(|known| known.number == number) {
             return Err(format!("port {number} stands twice in it"));
         }
         ports.push(Port { number, name: port_name(port.name.as_deref()) });
+        cleartext_http2.extend(is_cleartext_http2(port.app_protocol.as_deref()).then_some(number));
     }
-    Ok(Some(Service { id, ports, settings }))
+    Ok(Some(ServiceObject { joined: Service { id, ports, settings }, cleartext_http2 }))
 }
 
 /// An EndpointSlice.

@@ -12,9 +12,11 @@ use portolan_topology::names::{ServiceId, ZoneName};
 use portolan_topology::service::{LocalService, LocalServices};
 
 use super::Notes;
-use super::project::Projected;
+use super::gateways::{self, Gateways, Seen};
+use super::project::{Projected, ServiceObject};
+use crate::gateway::objects::GatewayObjects;
 use crate::source::SourceStatus;
-use crate::source::objects::{Service, Slice, Surroundings};
+use crate::source::objects::{Slice, Surroundings};
 
 /// What identifies an object of a type.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,32 +50,55 @@ pub(super) enum Kind {
     EndpointSlice,
     Node,
     Pod,
+    GatewayClass,
+    Gateway,
+    HttpRoute,
+    GrpcRoute,
+    ReferenceGrant,
+    Secret,
+    ServiceImport,
 }
 
 impl Kind {
     /// As the API server and RBAC name it.
-    fn resource(self) -> &'static str {
+    pub(super) fn resource(self) -> &'static str {
         match self {
             Self::Service => "services",
             Self::EndpointSlice => "endpointslices.discovery.k8s.io",
             Self::Node => "nodes",
             Self::Pod => "pods",
+            Self::GatewayClass => "gatewayclasses.gateway.networking.k8s.io",
+            Self::Gateway => "gateways.gateway.networking.k8s.io",
+            Self::HttpRoute => "httproutes.gateway.networking.k8s.io",
+            Self::GrpcRoute => "grpcroutes.gateway.networking.k8s.io",
+            Self::ReferenceGrant => "referencegrants.gateway.networking.k8s.io",
+            Self::Secret => "secrets",
+            Self::ServiceImport => "serviceimports.multicluster.x-k8s.io",
         }
     }
 
     /// Its version and name in objects.
-    fn type_(self) -> (&'static str, &'static str) {
+    pub(super) fn type_(self) -> (&'static str, &'static str) {
         match self {
             Self::Service => ("v1", "Service"),
             Self::EndpointSlice => ("discovery.k8s.io/v1", "EndpointSlice"),
             Self::Node => ("v1", "Node"),
             Self::Pod => ("v1", "Pod"),
+            Self::GatewayClass => ("gateway.networking.k8s.io/v1", "GatewayClass"),
+            Self::Gateway => ("gateway.networking.k8s.io/v1", "Gateway"),
+            Self::HttpRoute => ("gateway.networking.k8s.io/v1", "HTTPRoute"),
+            Self::GrpcRoute => ("gateway.networking.k8s.io/v1", "GRPCRoute"),
+            // Releases before 1.5 have no other version of it.
+            Self::ReferenceGrant => ("gateway.networking.k8s.io/v1beta1", "ReferenceGrant"),
+            Self::Secret => ("v1", "Secret"),
+            Self::ServiceImport => ("multicluster.x-k8s.io/v1alpha1", "ServiceImport"),
         }
     }
 
-    /// Whether nothing can be said of any service without it.
+    /// Whether nothing can be said without it: of any service, or of any gateway. A route that cannot be read is not one
+    /// that is gone.
     fn is_needed(self) -> bool {
-        matches!(self, Self::Service | Self::EndpointSlice)
+        !matches!(self, Self::Node | Self::Pod | Self::Secret | Self::ServiceImport)
     }
 }
 
@@ -82,6 +107,8 @@ impl Kind {
 pub(super) enum Failure {
     /// RBAC does not allow it.
     Forbidden(String),
+    /// The API server has no such type: it may be installed.
+    Missing,
     /// The API server answers something else than objects.
     Refused(String),
     /// There is no answer.
@@ -91,48 +118,34 @@ pub(super) enum Failure {
 /// What one watch tells.
 #[derive(Debug)]
 pub(super) enum Update {
-    Service(Event<Object<Service>>),
+    Service(Event<Object<ServiceObject>>),
     Slice(Event<Object<Slice>>),
     Node(Event<Object<ZoneName>>),
     Pod(Event<Object<NonZeroU32>>),
+    Gateways(Seen),
     Failed(Kind, Failure),
     /// A request for objects of this type was answered as it should be.
     Answered(Kind),
 }
 
-impl Update {
-    pub(super) fn services_failed(failure: Failure) -> Self {
-        Self::Failed(Kind::Service, failure)
-    }
-
-    pub(super) fn slices_failed(failure: Failure) -> Self {
-        Self::Failed(Kind::EndpointSlice, failure)
-    }
-
-    pub(super) fn nodes_failed(failure: Failure) -> Self {
-        Self::Failed(Kind::Node, failure)
-    }
-
-    pub(super) fn pods_failed(failure: Failure) -> Self {
-        Self::Failed(Kind::Pod, failure)
-    }
-}
-
 /// What is wrong with or odd about an object.
 #[derive(Debug, PartialEq)]
-struct Note {
+pub(super) struct Note {
     uid: Option<Box<str>>,
     text: String,
 }
 
+/// A note with its object.
+pub(super) type Noted<'a> = (Kind, &'a Name, &'a Note);
+
 /// The objects of one type.
 #[derive(Debug)]
-struct Kept<P> {
-    objects: HashMap<Name, P>,
-    notes: BTreeMap<Name, Note>,
+pub(super) struct Kept<P> {
+    pub objects: HashMap<Name, P>,
+    pub notes: BTreeMap<Name, Note>,
     /// A listing that is not complete yet.
     listing: Option<(HashMap<Name, P>, BTreeMap<Name, Note>)>,
-    listed: bool,
+    pub listed: bool,
 }
 
 impl<P> Default for Kept<P> {
@@ -142,10 +155,10 @@ impl<P> Default for Kept<P> {
 }
 
 /// An object that is not what it was: its name, what was kept of it, and what is.
-type Change<P> = (Name, Option<P>, Option<P>);
+pub(super) type Change<P> = (Name, Option<P>, Option<P>);
 
 impl<P: Clone + PartialEq> Kept<P> {
-    fn take(&mut self, event: Event<Object<P>>) -> Vec<Change<P>> {
+    pub(super) fn take(&mut self, event: Event<Object<P>>) -> Vec<Change<P>> {
         match event {
             Event::Init => {
                 self.listing = Some(Default::default());
@@ -204,15 +217,23 @@ fn settled<P: Clone>(projected: Projected<P>, before: Option<&P>) -> (Option<P>,
     (kept, (!odd.is_empty()).then(|| odd.join("\n")))
 }
 
+/// What is watched besides services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Watched {
+    pub pods: bool,
+    pub gateways: bool,
+}
+
 /// Everything that is known, and what of it has not been joined yet.
 #[derive(Debug)]
 pub(super) struct State {
     name: String,
-    pods_watched: bool,
-    services: Kept<Service>,
+    watched: Watched,
+    services: Kept<ServiceObject>,
     slices: Kept<Slice>,
     nodes: Kept<ZoneName>,
     pods: Kept<NonZeroU32>,
+    gateways: Gateways,
     around: Surroundings,
     slices_of: HashMap<ServiceId, BTreeSet<Name>>,
     failures: BTreeMap<Kind, (Failure, Timestamp)>,
@@ -221,17 +242,21 @@ pub(super) struct State {
     changed: bool,
     stale: BTreeSet<ServiceId>,
     shown: BTreeMap<ServiceId, Arc<LocalService>>,
+    gateways_synced: bool,
+    /// The same for what gateways are made from.
+    gateways_changed: bool,
 }
 
 impl State {
-    pub(super) fn new(name: String, pods_watched: bool) -> Self {
+    pub(super) fn new(name: String, watched: Watched) -> Self {
         Self {
             name,
-            pods_watched,
+            watched,
             services: Kept::default(),
             slices: Kept::default(),
             nodes: Kept::default(),
             pods: Kept::default(),
+            gateways: Gateways::default(),
             around: Surroundings::default(),
             slices_of: HashMap::new(),
             failures: BTreeMap::new(),
@@ -239,6 +264,8 @@ impl State {
             changed: false,
             stale: BTreeSet::new(),
             shown: BTreeMap::new(),
+            gateways_synced: false,
+            gateways_changed: false,
         }
     }
 
@@ -255,8 +282,13 @@ impl State {
         }
         match update {
             Update::Service(event) => {
-                let changes = self.services.take(event);
-                self.stale.extend(changes.into_iter().filter_map(|(_, old, new)| Some(new.or(old)?.id)));
+                for (_, old, new) in self.services.take(event) {
+                    let http2 = |service: &Option<ServiceObject>| {
+                        service.as_ref().map_or_else(Vec::new, |service| service.cleartext_http2.clone())
+                    };
+                    self.gateways_changed |= http2(&old) != http2(&new);
+                    self.stale.extend(new.or(old).map(|service| service.joined.id));
+                }
             }
             Update::Slice(event) => {
                 for (name, old, new) in self.slices.take(event) {
@@ -278,6 +310,7 @@ impl State {
                     self.weigh(name, weight);
                 }
             }
+            Update::Gateways(seen) => self.gateways_changed |= self.gateways.take(seen),
             Update::Failed(..) | Update::Answered(_) => {}
         }
         self.settle();
@@ -317,22 +350,46 @@ impl State {
         let since = self.failures.get(&kind).map_or(now, |(_, since)| *since);
         let news = self.failures.insert(kind, (failure.clone(), since)).is_none_or(|(before, _)| before != failure);
         self.settle();
-        if news { vec![format!("{}: {}", self.name, spoken(kind, &failure))] } else { Vec::new() }
+        let never_there = failure == Failure::Missing && !self.listed(kind);
+        if news && !never_there { vec![format!("{}: {}", self.name, spoken(kind, &failure))] } else { Vec::new() }
     }
 
-    /// Synced once each type is listed, or is one that services do without and RBAC forbids. Once so it stays.
-    fn settle(&mut self) {
-        let listed = |kind| match kind {
+    fn listed(&self, kind: Kind) -> bool {
+        match kind {
             Kind::Service => self.services.listed,
             Kind::EndpointSlice => self.slices.listed,
             Kind::Node => self.nodes.listed,
-            Kind::Pod => self.pods.listed || !self.pods_watched,
-        };
-        let forbidden = |kind| matches!(self.failures.get(&kind), Some((Failure::Forbidden(_), _)));
-        let known = |kind: Kind| listed(kind) || (!kind.is_needed() && forbidden(kind));
-        if !self.synced && [Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::Pod].into_iter().all(known) {
+            Kind::Pod => self.pods.listed || !self.watched.pods,
+            of_gateways => self.gateways.listed(of_gateways),
+        }
+    }
+
+    /// Synced once each type is listed, or is one that services do without and RBAC forbids. Once so it stays. What
+    /// gateways are made from counts apart.
+    fn settle(&mut self) {
+        let failure = |kind| self.failures.get(&kind).map(|(failure, _)| failure);
+        let forbidden = |kind| matches!(failure(kind), Some(Failure::Forbidden(_)));
+        let known = |kind: Kind| self.listed(kind) || (!kind.is_needed() && forbidden(kind));
+        let synced = [Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::Pod].into_iter().all(known);
+        let absent = |kind: Kind| failure(kind) == Some(&Failure::Missing);
+        let ready = self.watched.gateways
+            && self.services.listed
+            && gateways::KINDS.into_iter().all(|kind| known(kind) || absent(kind));
+        if synced && !self.synced {
             (self.synced, self.changed) = (true, true);
         }
+        if ready && !self.gateways_synced {
+            (self.gateways_synced, self.gateways_changed) = (true, true);
+        }
+    }
+
+    /// What gateways are made from, if that is not what was shown last.
+    pub(super) fn gateways(&mut self) -> Option<GatewayObjects> {
+        if !self.gateways_synced || !std::mem::take(&mut self.gateways_changed) {
+            return None;
+        }
+        let services = self.services.objects.iter();
+        Some(self.gateways.objects(services.map(|(name, service)| (name, service.cleartext_http2.as_slice()))))
     }
 
     /// What is to be shown now, if that is not what was shown last.
@@ -346,7 +403,7 @@ impl State {
             let joined = self.services.objects.get(&name).map(|service| {
                 let slices = self.slices_of.get(&id).into_iter().flatten();
                 let slices: Vec<_> = slices.filter_map(|slice| self.slices.objects.get(slice)).collect();
-                self.around.local_service(service, &slices)
+                self.around.local_service(&service.joined, &slices)
             });
             self.changed |= match joined {
                 Some(joined) if self.shown.get(&id).is_some_and(|shown| **shown == joined) => false,
@@ -362,14 +419,14 @@ impl State {
     }
 
     pub(super) fn status(&self) -> SourceStatus {
-        let errors =
-            self.failures.iter().map(|(kind, (failure, _))| (kind.resource().to_owned(), spoken(*kind, failure)));
-        let warning =
-            |(kind, name, note): (Kind, &Name, &Note)| (format!("{} {name}", kind.type_().1), note.text.clone());
+        // A type that was never there is no failure.
+        let failures = || self.failures.iter().filter(|(kind, (it, _))| *it != Failure::Missing || self.listed(**kind));
+        let errors = failures().map(|(kind, (failure, _))| (kind.resource().to_owned(), spoken(*kind, failure)));
+        let warning = |(kind, name, note): Noted<'_>| (format!("{} {name}", kind.type_().1), note.text.clone());
         SourceStatus {
             source: self.name.clone(),
             synced: self.synced,
-            silent_since: self.failures.values().map(|(_, since)| *since).min(),
+            silent_since: failures().map(|(_, (_, since))| *since).min(),
             errors: errors.collect(),
             warnings: self.noted().map(warning).collect(),
         }
@@ -377,7 +434,7 @@ impl State {
 
     /// What is wrong with or odd about objects, for those who look at them.
     pub(super) fn notes(&self) -> Notes {
-        let note = |(kind, name, note): (Kind, &Name, &Note)| {
+        let note = |(kind, name, note): Noted<'_>| {
             let (api_version, kind) = kind.type_();
             let about = ObjectReference {
                 api_version: Some(api_version.to_owned()),
@@ -392,7 +449,7 @@ impl State {
         self.noted().map(note).collect()
     }
 
-    fn noted(&self) -> impl Iterator<Item = (Kind, &Name, &Note)> {
+    fn noted(&self) -> impl Iterator<Item = Noted<'_>> {
         let of = |kind, notes| -> (Kind, &BTreeMap<Name, Note>) { (kind, notes) };
         let all = [
             of(Kind::Service, &self.services.notes),
@@ -400,7 +457,10 @@ impl State {
             of(Kind::Node, &self.nodes.notes),
             of(Kind::Pod, &self.pods.notes),
         ];
-        all.into_iter().flat_map(|(kind, notes)| notes.iter().map(move |(name, note)| (kind, name, note)))
+        let of_services = all.into_iter();
+        let of_services =
+            of_services.flat_map(|(kind, notes)| notes.iter().map(move |(name, note)| (kind, name, note)));
+        of_services.chain(self.gateways.noted())
     }
 }
 
@@ -411,15 +471,22 @@ impl Update {
             Self::Slice(_) => Kind::EndpointSlice,
             Self::Node(_) => Kind::Node,
             Self::Pod(_) => Kind::Pod,
+            Self::Gateways(seen) => seen.kind(),
             Self::Failed(kind, _) | Self::Answered(kind) => *kind,
         }
     }
 
     fn is_question(&self) -> bool {
-        matches!(
-            self,
-            Self::Service(Event::Init) | Self::Slice(Event::Init) | Self::Node(Event::Init) | Self::Pod(Event::Init)
-        )
+        match self {
+            Self::Gateways(seen) => seen.is_question(),
+            other => matches!(
+                other,
+                Self::Service(Event::Init)
+                    | Self::Slice(Event::Init)
+                    | Self::Node(Event::Init)
+                    | Self::Pod(Event::Init)
+            ),
+        }
     }
 }
 
@@ -427,6 +494,7 @@ fn spoken(kind: Kind, failure: &Failure) -> String {
     let resource = kind.resource();
     match failure {
         Failure::Forbidden(why) => format!("{resource} are forbidden: allow get, list and watch by RBAC ({why})"),
+        Failure::Missing => format!("{resource} are no longer known to the API server; what was seen of them stands"),
         Failure::Refused(why) => format!("{resource} cannot be watched: the API server answers {why}"),
         Failure::Unreachable(why) => format!("{resource} cannot be watched: {why}"),
     }

@@ -9,8 +9,9 @@ use std::time::Duration;
 use futures::stream::{BoxStream, SelectAll};
 use futures::{Stream, StreamExt};
 use http::Request;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::DynamicObject;
 use kube::client::Body;
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
@@ -24,8 +25,10 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::KubeConfig;
+use super::gateways::{self, Seen};
 use super::project::{self, Projected};
 use super::state::{Failure, Kind, Name, Object, Update};
+use crate::gateway::objects::TLS_SECRET;
 
 /// How many objects a page of a listing holds: all that is held of whole objects at a time.
 const PAGE: u32 = 500;
@@ -46,24 +49,55 @@ pub(super) fn all(config: &KubeConfig, mut rng: StdRng) -> Updates {
     let nodes = watcher(Api::<PartialObjectMeta<Node>>::all(client(Kind::Node)), settings()).backoff(retry());
     let mut updates: Updates = SelectAll::new();
     updates.push(UnboundedReceiverStream::new(answered).boxed());
-    updates.push(projected(services, project::service, Update::Service, Update::services_failed));
-    updates.push(projected(slices, project::slice, Update::Slice, Update::slices_failed));
+    updates.push(projected(Kind::Service, services, project::service, Update::Service));
+    updates.push(projected(Kind::EndpointSlice, slices, project::slice, Update::Slice));
     updates.push(projected(
+        Kind::Node,
         nodes,
         |node: PartialObjectMeta<Node>| project::node(&node.metadata),
         Update::Node,
-        Update::nodes_failed,
     ));
     if config.pods {
         let pods = watcher(Api::<PartialObjectMeta<Pod>>::all(client(Kind::Pod)), settings()).backoff(retry());
         updates.push(projected(
+            Kind::Pod,
             pods,
             |pod: PartialObjectMeta<Pod>| project::pod(&pod.metadata),
             Update::Pod,
-            Update::pods_failed,
         ));
     }
+    if config.gateways {
+        let mut of = |kind| {
+            let api: Api<DynamicObject> = Api::all_with(client(kind), &gateways::resource(kind));
+            (kind, watcher(api, settings()).backoff(retry()))
+        };
+        let all = [
+            gateway(of(Kind::GatewayClass), gateways::class, Seen::Class),
+            gateway(of(Kind::Gateway), gateways::spec, Seen::Gateway),
+            gateway(of(Kind::HttpRoute), gateways::spec, Seen::HttpRoute),
+            gateway(of(Kind::GrpcRoute), gateways::spec, Seen::GrpcRoute),
+            gateway(of(Kind::ReferenceGrant), gateways::spec, Seen::Grant),
+            gateway(of(Kind::ServiceImport), gateways::import, Seen::Import),
+        ];
+        updates.extend(all);
+        // Of the Secrets no others are asked for.
+        let of_tls = settings().fields(&format!("type={TLS_SECRET}"));
+        let secrets = watcher(Api::<Secret>::all(client(Kind::Secret)), of_tls).backoff(retry());
+        updates.push(gateway((Kind::Secret, secrets), gateways::secret, Seen::Secret));
+    }
     updates
+}
+
+fn gateway<K, P>(
+    (kind, events): (Kind, impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static),
+    project: fn(K) -> Projected<P>,
+    seen: fn(Event<Object<P>>) -> Seen,
+) -> BoxStream<'static, Update>
+where
+    K: Resource + Send + Debug + 'static,
+    P: 'static,
+{
+    projected(kind, events, project, move |event| Update::Gateways(seen(event)))
 }
 
 /// `client`, telling of each success.
@@ -88,10 +122,10 @@ fn seconds(renew: Duration) -> u32 {
 }
 
 fn projected<K, P>(
+    kind: Kind,
     events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
     project: impl Fn(K) -> Projected<P> + Send + 'static,
-    update: fn(Event<Object<P>>) -> Update,
-    failed: fn(Failure) -> Update,
+    update: impl Fn(Event<Object<P>>) -> Update + Send + 'static,
 ) -> BoxStream<'static, Update>
 where
     K: Resource + Send + Debug + 'static,
@@ -113,7 +147,7 @@ where
         .filter_map(move |result| {
             let update = match result {
                 Ok(seen) => Some(update(event(seen))),
-                Err(error) => failure(&error).map(failed),
+                Err(error) => failure(kind, &error).map(|failure| Update::Failed(kind, failure)),
             };
             std::future::ready(update)
         })
@@ -121,7 +155,7 @@ where
 }
 
 /// What an error means; `None`: nothing, since a new listing follows at once.
-fn failure(error: &watcher::Error) -> Option<Failure> {
+fn failure(kind: Kind, error: &watcher::Error) -> Option<Failure> {
     let status = match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status))
@@ -131,6 +165,7 @@ fn failure(error: &watcher::Error) -> Option<Failure> {
     };
     match status {
         Some(status) if status.code == 410 => None,
+        Some(status) if status.code == 404 && gateways::is_installed_apart(kind) => Some(Failure::Missing),
         Some(status) if status.is_forbidden() => Some(Failure::Forbidden(status.message.clone())),
         Some(status) => Some(Failure::Refused(format!("{} {}", status.code, status.message))),
         None => Some(Failure::Unreachable(last_cause(error))),

@@ -4,7 +4,7 @@ use portolan_topology::service::{Health, Port};
 use proptest::prelude::*;
 
 use super::*;
-use crate::source::objects::{Settings, SliceEndpoint, SlicePort};
+use crate::source::objects::{Service, Settings, SliceEndpoint, SlicePort};
 
 fn name(name: &str) -> Name {
     Name { namespace: "shop".into(), name: name.into() }
@@ -18,12 +18,13 @@ fn bad<P>(id: &str) -> Object<P> {
     Object { name: name(id), uid: None, projected: Projected { kept: Err("it is broken".into()), odd: Vec::new() } }
 }
 
-fn service(id: &str, weight: Option<u32>) -> Service {
-    Service {
+fn service(id: &str, weight: Option<u32>) -> ServiceObject {
+    let joined = Service {
         id: ServiceId::new(id, "shop").unwrap(),
         ports: vec![Port { number: 80, name: None }],
         settings: Settings { weight: weight.and_then(NonZeroU32::new), capacity: None },
-    }
+    };
+    ServiceObject { joined, cleartext_http2: Vec::new() }
 }
 
 /// A slice of `of` with a Pod `p` behind its one endpoint, at 10.1.0.`last`.
@@ -50,7 +51,7 @@ fn take(state: &mut State, updates: impl IntoIterator<Item = Update>) {
 
 /// One service `a` with one endpoint.
 fn synced() -> State {
-    let mut state = State::new("kube".into(), false);
+    let mut state = State::new("kube".into(), Watched::default());
     take(&mut state, listed(Update::Service, vec![object("a", service("a", None))]));
     take(&mut state, listed(Update::Slice, vec![object("a-1", slice("a", 1, Health::Ready))]));
     take(&mut state, listed(Update::Node, vec![]));
@@ -74,7 +75,7 @@ fn shown(services: &LocalServices) -> Vec<String> {
 
 #[test]
 fn nothing_is_shown_before_everything_is_listed() {
-    let mut state = State::new("kube".into(), false);
+    let mut state = State::new("kube".into(), Watched::default());
     take(&mut state, listed(Update::Service, vec![object("a", service("a", None))]));
     assert_eq!(state.services(), None);
     take(&mut state, listed(Update::Slice, vec![object("a-1", slice("a", 1, Health::Ready))]));
@@ -88,7 +89,10 @@ fn nothing_is_shown_before_everything_is_listed() {
 fn a_relist_counts_once_it_is_complete_and_one_that_breaks_never() {
     let mut state = synced();
     state.services();
-    take(&mut state, [Update::Slice(Event::Init), Update::slices_failed(Failure::Unreachable("gone".into()))]);
+    take(
+        &mut state,
+        [Update::Slice(Event::Init), Update::Failed(Kind::EndpointSlice, Failure::Unreachable("gone".into()))],
+    );
     assert_eq!(state.services(), None);
     take(&mut state, listed(Update::Slice, vec![object("a-1", slice("a", 1, Health::Ready))]));
     assert_eq!(state.services(), None, "the same as before");
@@ -126,19 +130,19 @@ fn an_object_that_turns_bad_keeps_its_last_good_state_and_is_named() {
 
 #[test]
 fn what_services_do_without_may_be_forbidden() {
-    let mut state = State::new("kube".into(), false);
+    let mut state = State::new("kube".into(), Watched::default());
     take(&mut state, listed(Update::Service, vec![object("a", service("a", None))]));
-    take(&mut state, [Update::nodes_failed(Failure::Forbidden("no".into()))]);
+    take(&mut state, [Update::Failed(Kind::Node, Failure::Forbidden("no".into()))]);
     assert_eq!(state.services(), None);
     take(&mut state, listed(Update::Slice, vec![]));
     assert!(state.services().unwrap().synced);
     let errors = state.status().errors;
     assert_eq!(errors["nodes"], "nodes are forbidden: allow get, list and watch by RBAC (no)");
 
-    let mut state = State::new("kube".into(), false);
+    let mut state = State::new("kube".into(), Watched::default());
     take(&mut state, listed(Update::Service, vec![object("a", service("a", None))]));
     take(&mut state, listed(Update::Node, vec![]));
-    take(&mut state, [Update::slices_failed(Failure::Forbidden("no".into()))]);
+    take(&mut state, [Update::Failed(Kind::EndpointSlice, Failure::Forbidden("no".into()))]);
     assert_eq!(state.services(), None, "without slices nothing is known");
     assert!(!state.status().synced);
 }
@@ -147,7 +151,7 @@ fn what_services_do_without_may_be_forbidden() {
 fn silence_is_told_with_its_age_until_there_is_an_answer() {
     let mut state = synced();
     let [first, later] = [1, 2].map(|second| Timestamp::from_second(second).unwrap());
-    let failure = || Update::slices_failed(Failure::Unreachable("connection refused".into()));
+    let failure = || Update::Failed(Kind::EndpointSlice, Failure::Unreachable("connection refused".into()));
     assert_eq!(state.take(failure(), first).len(), 1);
     assert!(state.take(failure(), later).is_empty(), "told once");
     assert_eq!(state.status().silent_since, Some(first));
@@ -201,7 +205,7 @@ proptest! {
     #[test]
     fn changes_come_to_the_same_as_a_listing(ops in ops()) {
         let (mut services, mut slices) = (BTreeMap::new(), BTreeMap::new());
-        let mut state = State::new("kube".into(), false);
+        let mut state = State::new("kube".into(), Watched::default());
         take(&mut state, listed(Update::Service, vec![]));
         take(&mut state, listed(Update::Slice, vec![]));
         take(&mut state, listed(Update::Node, vec![]));
@@ -234,7 +238,7 @@ proptest! {
             take(&mut state, [update]);
         }
         last = state.services().unwrap_or(last);
-        let mut fresh = State::new("kube".into(), false);
+        let mut fresh = State::new("kube".into(), Watched::default());
         take(&mut fresh, listed(Update::Service, services.iter().map(|(id, kept)| object(id, kept.clone())).collect()));
         take(&mut fresh, listed(Update::Slice, slices.iter().map(|(id, kept)| object(id, kept.clone())).collect()));
         take(&mut fresh, listed(Update::Node, vec![]));
