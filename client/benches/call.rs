@@ -7,7 +7,6 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time, over real loopback sockets")]
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use portolan_client::channel::Options;
@@ -92,7 +91,7 @@ async fn ours(address: SocketAddr) -> (portolan_client::Channel, watch::Sender<R
         max_requests: Some(100_000),
         ..Assignment::default()
     };
-    let (source, resolutions) = watch::channel(Resolution::Assignment(Arc::new(assignment)));
+    let (source, resolutions) = watch::channel(Resolution::from(assignment));
     let channel = portolan_client::Channel::over("bench", resolutions, Options::new(1));
     channel.ready().await.expect("the server is up");
     (channel, source)

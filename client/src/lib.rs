@@ -14,6 +14,8 @@ pub mod http;
 pub mod load;
 #[cfg(feature = "channel")]
 pub mod orca;
+#[cfg(feature = "channel")]
+mod routing;
 pub mod xds;
 
 #[cfg(feature = "channel")]

@@ -193,9 +193,12 @@ impl Driver {
             .slots
             .keys()
             .filter_map(|target| match self.machine.resolution(target) {
-                Some(Resolution::Assignment(assignment)) if assignment.report_load => Some(assignment.cluster.clone()),
+                Some(Resolution::Routing(routing)) => Some(routing.assignments()),
                 _ => None,
             })
+            .flatten()
+            .filter(|assignment| assignment.report_load)
+            .map(|assignment| Arc::clone(&assignment.cluster))
             .collect();
         match &stream.reporter {
             _ if reported.is_empty() => stream.reporter = None,

@@ -16,13 +16,13 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::{Code, Status, body::Body};
 use tracing::Instrument as _;
 
-use super::driver::Policy;
 use super::upload::Upload;
 use super::{CallObserver, Core, Failure, LastPick, Picked, RequestHints, ResponseBody, deadline, error};
-use crate::balancer::{Outcome, Pick, RequestInfo};
+use crate::balancer::{Outcome, Pick, PickError, RequestInfo};
 use crate::connection::{Owed, Slot};
 use crate::load::OpenRequest;
 use crate::orca::OrcaReport;
+use crate::routing::{Head, Routed, RoutingError};
 use crate::xds::model::Retry;
 
 /// Transparent retries of one call. Each means that an endpoint had just died; so many at once mean something else.
@@ -75,7 +75,7 @@ struct Failed {
 
 struct Call {
     core: Arc<Core>,
-    policy: Arc<Policy>,
+    routed: Routed<Slot>,
     head: request::Parts,
     upload: Option<Upload>,
     deadline: Option<Instant>,
@@ -88,18 +88,19 @@ struct Call {
 }
 
 pub(super) async fn run(core: Arc<Core>, request: Request<Body>) -> Result<Response<ResponseBody>, Status> {
+    let begun = Instant::now();
     let (mut head, body) = request.into_parts();
-    let policy = core.policy.load_full();
-    let deadline = deadline::timeout(&mut head.headers, policy.timeout).map(|allowed| Instant::now() + allowed);
+    let routed = route(&core, &head, begun).await?;
+    let deadline = deadline::timeout(&mut head.headers, routed.timeout).map(|allowed| begun + allowed);
     prepare(&mut head, &core)?;
-    if let Some(retry) = &policy.retry {
-        core.budget.earn(retry.budget_percent);
+    if routed.forward().is_some_and(|forward| forward.retry.is_some()) {
+        routed.cluster.budget.earn(routed.cluster.retry_percent());
     }
     let observer = head.extensions.remove();
     let hints = head.extensions.remove().unwrap_or_default();
     let upload = Some(Upload::new(body));
     let mut call =
-        Call { core, policy, head, upload, deadline, observer, hints, tried: Vec::new(), attempts: 0, picked: None };
+        Call { core, routed, head, upload, deadline, observer, hints, tried: Vec::new(), attempts: 0, picked: None };
     match deadline {
         None => call.attempts().await,
         Some(at) => match timeout_at(at, call.attempts()).await {
@@ -107,6 +108,26 @@ pub(super) async fn run(core: Arc<Core>, request: Request<Body>) -> Result<Respo
             Err(_) => Err(call.out_of_time()),
         },
     }
+}
+
+/// Where the call goes. As long as no route is known, it waits until its caller's deadline.
+async fn route(core: &Core, head: &request::Parts, begun: Instant) -> Result<Routed<Slot>, Status> {
+    let seen = Head { uri: &head.uri, headers: &head.headers };
+    let routed = match core.router.route(&seen) {
+        Err(RoutingError::Pick(PickError::NoAssignment)) => match deadline::callers(&head.headers) {
+            None => core.router.routed(&seen).await,
+            Some(allowed) => {
+                let routed = timeout_at(begun + allowed, core.router.routed(&seen)).await;
+                routed.map_err(|_| {
+                    let why = PickError::NoAssignment;
+                    let what = format!("{}: the deadline passed before an endpoint was ready: {why}", core.service);
+                    error::status(Code::DeadlineExceeded, Failure::Deadline, None, what)
+                })?
+            }
+        },
+        routed => routed,
+    };
+    routed.map_err(|why| error::no_way(&core.service, &why))
 }
 
 /// A request as it goes out: an absolute URI and our name.
@@ -169,16 +190,16 @@ impl Call {
         let RequestHints { hash, cost, prefix } = &self.hints;
         let prefix = prefix.as_deref().unwrap_or_default();
         let request = RequestInfo { hash: *hash, cost: *cost, prefix, avoid: &self.tried };
-        let Core { balancer, waiting, service, .. } = &*self.core;
-        let picked = match balancer.pick(&request) {
+        let (service, cluster) = (&self.core.service, &*self.routed.cluster);
+        let picked = match cluster.balancer.pick(&request) {
             Err(why) if why.may_pass() => {
-                let limit = self.policy.max_pending.unwrap_or(u32::MAX);
-                let _waits = waiting.enter(limit).ok_or_else(|| error::too_many_wait(service, limit))?;
-                balancer.ready(&request).await
+                let limit = cluster.max_pending();
+                let _waits = cluster.waiting.enter(limit).ok_or_else(|| error::too_many_wait(service, limit))?;
+                cluster.balancer.ready(&request).await
             }
             picked => picked,
         };
-        let pick = picked.map_err(|why| error::no_endpoint(service, why))?;
+        let pick = picked.map_err(|why| error::no_endpoint(service, &why))?;
         self.attempts += 1;
         let place = pick.endpoint().place();
         let picked = Picked {
@@ -223,12 +244,12 @@ impl Call {
         // An old handle would keep a connection from closing when it is replaced.
         drop(connection);
         let owed = attempt.owed.insert(owed);
+        let limit = self.retry().and_then(|retry| retry.per_try_timeout);
         let Some(upload) = &mut self.upload else {
             let status = Status::internal("the request's body is gone");
             return Err(Self::failed(attempt, status, false, false));
         };
         let deadline = self.deadline;
-        let limit = self.policy.retry.as_ref().and_then(|retry| retry.per_try_timeout);
         let answer = poll_fn(|cx| {
             if let Poll::Ready(Err(status)) = upload.poll(cx, &mut stream) {
                 return Poll::Ready(Err(status));
@@ -279,7 +300,7 @@ impl Call {
     /// Nobody else shall pick an endpoint whose connection is gone, though its keeper may not have run yet.
     fn withdraw(&self, attempt: &Attempt) {
         let endpoint = attempt.pick.endpoint();
-        self.core.balancer.withdraw(endpoint, Instant::now(), Slot::is_connected);
+        self.routed.cluster.balancer.withdraw(endpoint, Instant::now(), Slot::is_connected);
     }
 
     fn failed(attempt: Attempt, status: Status, untouched: bool, repeatable: bool) -> Failed {
@@ -311,13 +332,18 @@ impl Call {
         }
     }
 
+    /// What the route says of retries.
+    fn retry(&self) -> Option<&Retry> {
+        self.routed.forward()?.retry.as_ref()
+    }
+
     fn restart(&mut self) -> bool {
         self.upload.as_mut().is_some_and(Upload::restart)
     }
 
     /// How long to wait before a retry; `None` if there may be none.
     fn may_retry(&self, code: Code, headers: &HeaderMap, retries: u32) -> Option<Duration> {
-        let retry = self.policy.retry.as_ref()?;
+        let retry = self.retry()?;
         if !retry.on.contains(&(code as i32)) || code == Code::Ok {
             return None;
         }
@@ -331,12 +357,13 @@ impl Call {
 
     /// How long to wait before a retry, unless the server said; `None` if there have been enough.
     fn wait_before(&self, pushback: Option<Duration>, retries: u32) -> Option<Duration> {
-        let Retry { attempts, base, max, .. } = self.policy.retry.as_ref()?;
-        if retries >= *attempts || !self.core.budget.spend() {
+        let Retry { attempts, base, max, .. } = self.retry()?;
+        let cluster = &self.routed.cluster;
+        if retries >= *attempts || !cluster.budget.spend() {
             return None;
         }
         let most = base.saturating_mul(1 << retries.min(20)).min(*max);
-        Some(pushback.unwrap_or_else(|| most.mul_f64(self.core.balancer.rng().fraction())))
+        Some(pushback.unwrap_or_else(|| most.mul_f64(cluster.balancer.rng().fraction())))
     }
 
     fn respond(&self, response: Response<RecvStream>, attempt: Attempt, code: Option<Code>) -> Response<ResponseBody> {
@@ -356,7 +383,7 @@ impl Call {
         let service = &self.core.service;
         let what = match &self.picked {
             Some(picked) => format!("{service}: no answer from {} before the deadline", picked.address),
-            None => match self.core.balancer.pick(&RequestInfo::default()) {
+            None => match self.routed.cluster.balancer.pick(&RequestInfo::default()) {
                 Err(why) => format!("{service}: the deadline passed before an endpoint was ready: {why}"),
                 Ok(_) => format!("{service}: the deadline passed before an endpoint was ready"),
             },

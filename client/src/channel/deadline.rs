@@ -7,10 +7,14 @@ use http::header::{HeaderName, HeaderValue};
 
 pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
+/// The caller's timeout.
+pub(super) fn callers(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(&GRPC_TIMEOUT).and_then(parse)
+}
+
 /// The shorter of the caller's timeout and the route's. If it is the route's, the header is set to it.
 pub(super) fn timeout(headers: &mut HeaderMap, route: Option<Duration>) -> Option<Duration> {
-    let callers = headers.get(&GRPC_TIMEOUT).and_then(parse);
-    match (callers, route) {
+    match (callers(headers), route) {
         (Some(callers), Some(route)) if callers <= route => Some(callers),
         (_, Some(route)) => {
             headers.insert(GRPC_TIMEOUT, format(route));

@@ -7,6 +7,7 @@ use tonic::{Code, Status};
 
 use super::Picked;
 use crate::balancer::PickError;
+use crate::routing::RoutingError;
 
 /// The source of a status that the channel made.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -22,6 +23,8 @@ pub struct CallError {
 /// How a call failed in the channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
+    /// No route of the service takes the call, or the one that does leads nowhere.
+    NoRoute,
     /// There was no endpoint to send to.
     NoEndpoint,
     /// Too many calls waited for an endpoint already.
@@ -48,7 +51,15 @@ pub(super) fn status(code: Code, failure: Failure, picked: Option<Picked>, what:
     status
 }
 
-pub(super) fn no_endpoint(service: &str, error: PickError) -> Status {
+/// Where a call leads is known, and it is nowhere.
+pub(super) fn no_way(service: &str, error: &RoutingError) -> Status {
+    match error {
+        RoutingError::Route(why) => status(Code::Unavailable, Failure::NoRoute, None, format!("{service}: {why}")),
+        RoutingError::Pick(why) => no_endpoint(service, why),
+    }
+}
+
+pub(super) fn no_endpoint(service: &str, error: &PickError) -> Status {
     status(Code::Unavailable, Failure::NoEndpoint, None, format!("{service}: {error}"))
 }
 

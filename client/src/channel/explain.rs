@@ -4,21 +4,61 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::Picked;
-use crate::balancer::{Endpoint, LocalityShare, Pick};
+use crate::balancer::{Endpoint, LocalityShare, Pick, RequestInfo};
 use crate::connection::Slot;
+use crate::routing::Cluster;
 
 /// Where a channel's calls go, and why the last one went where it went. Printed, it is a table and a sentence.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Explanation {
     /// The service.
     pub service: Arc<str>,
-    /// What each locality takes; empty before the first assignment.
-    pub localities: Vec<LocalityShare>,
+    /// Its clusters, by name; none before the control plane has answered.
+    pub clusters: Vec<ClusterExplanation>,
     /// The last pick, if there was one.
     pub last: Option<LastPick>,
+    /// Why no cluster can be reached, if there is none.
+    pub nothing: Option<String>,
+}
+
+/// Where the calls to one cluster go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClusterExplanation {
+    /// Its name.
+    pub cluster: Arc<str>,
+    /// What each locality takes.
+    pub localities: Vec<LocalityShare>,
     /// Why nothing can be picked now, if nothing can.
     pub nothing: Option<String>,
+}
+
+impl ClusterExplanation {
+    pub(super) fn of(cluster: &Cluster<Slot>, now: Instant) -> Self {
+        let nothing = cluster.balancer.pick(&RequestInfo::default()).err().map(|why| why.to_string());
+        Self { cluster: Arc::clone(&cluster.name), localities: cluster.balancer.explain(now), nothing }
+    }
+}
+
+impl fmt::Display for ClusterExplanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<String> = self.localities.iter().map(|line| line.locality.to_string()).collect();
+        let width = names.iter().map(String::len).max().unwrap_or(0).max("LOCALITY".len());
+        if !names.is_empty() {
+            writeln!(f, "{:>8}  {:<width$}  {:>9}  {:>6}  BECAUSE", "PRIORITY", "LOCALITY", "USABLE", "SHARE")?;
+        }
+        for (line, name) in self.localities.iter().zip(names) {
+            let usable = format!("{}/{}", line.usable, line.healthy);
+            let (priority, share, because) = (line.priority, line.share * 100.0, line.because);
+            writeln!(f, "{priority:>8}  {name:<width$}  {usable:>9}  {share:>5.1}%  {because}")?;
+        }
+        match &self.nothing {
+            Some(why) => writeln!(f, "nothing can be picked: {why}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// One pick.
@@ -76,15 +116,11 @@ impl fmt::Display for LastPick {
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.service)?;
-        let names: Vec<String> = self.localities.iter().map(|line| line.locality.to_string()).collect();
-        let width = names.iter().map(String::len).max().unwrap_or(0).max("LOCALITY".len());
-        if !names.is_empty() {
-            writeln!(f, "{:>8}  {:<width$}  {:>9}  {:>6}  BECAUSE", "PRIORITY", "LOCALITY", "USABLE", "SHARE")?;
-        }
-        for (line, name) in self.localities.iter().zip(names) {
-            let usable = format!("{}/{}", line.usable, line.healthy);
-            let (priority, share, because) = (line.priority, line.share * 100.0, line.because);
-            writeln!(f, "{priority:>8}  {name:<width$}  {usable:>9}  {share:>5.1}%  {because}")?;
+        for cluster in &self.clusters {
+            if self.clusters.len() > 1 {
+                writeln!(f, "cluster {}", cluster.cluster)?;
+            }
+            write!(f, "{cluster}")?;
         }
         if let Some(why) = &self.nothing {
             writeln!(f, "nothing can be picked: {why}")?;

@@ -5,23 +5,21 @@
 //! never looks into messages.
 
 mod body;
-mod budget;
 mod builder;
 mod call;
 mod deadline;
-pub(crate) mod driver;
 mod error;
 mod explain;
 mod hints;
 mod picked;
 mod upload;
-mod waiting;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use arc_swap::ArcSwap;
-use futures::future::BoxFuture;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, select_ok};
 use http::uri::Authority;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -29,17 +27,15 @@ use tokio::time::Instant;
 pub use self::body::ResponseBody;
 pub use self::builder::{Builder, ConnectError};
 pub use self::error::{CallError, Failure};
-pub use self::explain::{Burden, Explanation, LastPick};
+pub use self::explain::{Burden, ClusterExplanation, Explanation, LastPick};
 pub use self::hints::RequestHints;
 pub use self::picked::{CallObserver, Picked};
 
-use self::budget::Budget;
-use self::driver::{AbortOnDrop, Policy};
-use self::waiting::Waiting;
-use crate::balancer::{Balancer, Chosen, RequestInfo};
-use crate::connection::{self, Dial, Pool, Slot, Tcp};
+use crate::balancer::{Balancer, Chosen, PickError, RequestInfo};
+use crate::connection::{self, Dial, Slot, Tcp};
 use crate::load::LoadRecorder;
-use crate::xds::model::{Assignment, Resolution};
+use crate::routing::{AbortOnDrop, Parts, Router, follow};
+use crate::xds::model::Resolution;
 
 /// A channel to a service. A clone shares its connections; they close when the last clone and the last call are gone.
 ///
@@ -55,21 +51,9 @@ struct Core {
     /// The service, as messages name it.
     service: Arc<str>,
     authority: Authority,
-    balancer: Arc<Balancer<Slot>>,
-    policy: Arc<ArcSwap<Policy>>,
-    budget: Budget,
-    waiting: Waiting,
+    router: Arc<Router<Slot>>,
     last: Mutex<Option<LastPick>>,
     _driver: AbortOnDrop,
-}
-
-/// Keeps what the route says of calls.
-fn policy_of(policy: &Arc<ArcSwap<Policy>>) -> impl FnMut(&Assignment) + Send + use<> {
-    let policy = Arc::clone(policy);
-    move |assignment| {
-        let Assignment { timeout, retry, max_pending_requests, .. } = assignment;
-        policy.store(Arc::new(Policy { timeout: *timeout, retry: retry.clone(), max_pending: *max_pending_requests }));
-    }
 }
 
 impl Core {
@@ -122,27 +106,26 @@ impl Channel {
     /// unless requests bring their own, their authority. Needs a tokio runtime.
     pub fn over(service: &str, resolutions: watch::Receiver<Resolution>, options: Options) -> Self {
         let Options { dial, strategy, seed, load } = options;
-        let balancer = Arc::new(Balancer::with_load(strategy, seed, load));
-        let policy = Arc::new(ArcSwap::default());
-        let pool = Pool::new(Arc::clone(&balancer), connection::keeper(dial, &balancer));
-        let driver = driver::run(resolutions, Arc::clone(&balancer), pool, policy_of(&policy));
+        // Other draws than its clusters make.
+        let router = Arc::new(Router::new(!seed));
+        let keeper = Box::new(move |balancer: &_| connection::keeper(Arc::clone(&dial), balancer));
+        let driver = follow(resolutions, &router, Parts { strategy, load, seed, keeper });
         let authority = service.parse().unwrap_or_else(|_| Authority::from_static("service"));
         let core = Core {
             service: service.into(),
             authority,
-            balancer,
-            policy,
-            budget: Budget::default(),
-            waiting: Waiting::default(),
+            router,
             last: Mutex::new(None),
             _driver: AbortOnDrop::spawn(driver),
         };
         Self { core: Arc::new(core) }
     }
 
-    /// The balancer behind this channel: its endpoints, their requests in flight and outcomes.
-    pub fn balancer(&self) -> &Balancer<Slot> {
-        &self.core.balancer
+    /// The balancers behind this channel, by their clusters: endpoints, their requests in flight and outcomes. None before
+    /// the control plane has answered; one of a cluster that left the routes is not changed any more.
+    pub fn balancers(&self) -> BTreeMap<Arc<str>, Arc<Balancer<Slot>>> {
+        let clusters = self.core.router.clusters();
+        clusters.iter().map(|cluster| (Arc::clone(&cluster.name), Arc::clone(&cluster.balancer))).collect()
     }
 
     /// Where calls go now, and why the last one went where it went.
@@ -153,20 +136,38 @@ impl Channel {
     /// # }
     /// ```
     pub fn explain(&self) -> Explanation {
-        let Core { service, balancer, last, .. } = &*self.core;
-        let nothing = balancer.pick(&RequestInfo::default()).err().map(|why| why.to_string());
+        let Core { service, router, last, .. } = &*self.core;
+        let now = Instant::now();
+        let clusters = router.clusters().iter().map(|cluster| ClusterExplanation::of(cluster, now)).collect();
         let last = last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Explanation { service: Arc::clone(service), localities: balancer.explain(Instant::now()), last, nothing }
+        let nothing = router.nothing().map(|why| why.to_string());
+        Explanation { service: Arc::clone(service), clusters, last, nothing }
     }
 
-    /// Waits until an endpoint is connected, or fails if none can be: at start-up, say, to fail early. Give it a timeout.
+    /// Waits until an endpoint of any cluster is connected, or fails if none can be: at start-up, say, to fail early. Give
+    /// it a timeout.
     ///
     /// # Errors
     /// UNAVAILABLE, with the service and the reason.
     pub async fn ready(&self) -> Result<(), tonic::Status> {
-        match self.core.balancer.ready(&RequestInfo::default()).await {
-            Ok(_pick) => Ok(()),
-            Err(error) => Err(error::no_endpoint(&self.core.service, error)),
+        let Core { service, router, .. } = &*self.core;
+        let mut changed = router.changes();
+        loop {
+            let clusters = router.clusters();
+            let any = RequestInfo::default();
+            let ready = clusters.iter().map(|cluster| cluster.balancer.ready(&any).boxed());
+            let ready = async {
+                match router.nothing() {
+                    None => select_ok(ready).await.map(|(_pick, _others)| ()),
+                    Some(PickError::NoAssignment) => std::future::pending().await,
+                    Some(why) => Err(why),
+                }
+            };
+            tokio::select! {
+                ready = ready => return ready.map_err(|why| error::no_endpoint(service, &why)),
+                // Other clusters may be those that get ready.
+                _ = changed.changed() => {}
+            }
         }
     }
 }

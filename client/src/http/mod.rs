@@ -7,6 +7,7 @@
 mod body;
 mod probe;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -22,15 +23,16 @@ use tower::{Layer, Service, ServiceExt as _};
 
 pub use self::body::CountedBody;
 use self::body::Guard;
-use self::probe::Probe;
+pub use self::probe::Probe;
 use crate::ads::XdsClient;
 use crate::balancer::{Balancer, Chosen, Outcome, PickError, RequestInfo};
-use crate::channel::driver::{self, AbortOnDrop};
 use crate::channel::{ConnectError, Picked, RequestHints};
-use crate::connection::{Dial, Pool, Tcp};
+use crate::connection::{Dial, Tcp};
 use crate::load::LoadRecorder;
+use crate::routing::{AbortOnDrop, Head, Parts, Router, RoutingError, follow};
 use crate::xds::bootstrap::Bootstrap;
 use crate::xds::model::Resolution;
+use crate::xds::routing::NoRoute;
 use crate::xds::target::Target;
 
 /// Balances an HTTP client over the endpoints of a service.
@@ -58,7 +60,7 @@ pub struct BalanceLayer {
 #[derive(Debug)]
 struct Core {
     service: Arc<str>,
-    balancer: Arc<Balancer<Probe>>,
+    router: Arc<Router<Probe>>,
     _driver: AbortOnDrop,
 }
 
@@ -92,16 +94,18 @@ impl BalanceLayer {
         load: LoadRecorder,
         seed: u64,
     ) -> Self {
-        let balancer = Arc::new(Balancer::with_load(strategy, seed, load));
+        // Other draws than its clusters make.
+        let router = Arc::new(Router::new(!seed));
         let dial: Arc<dyn Dial> = Arc::new(Tcp);
-        let pool = Pool::new(Arc::clone(&balancer), probe::keeper(dial, &balancer));
-        let driver = AbortOnDrop::spawn(driver::run(resolutions, Arc::clone(&balancer), pool, |_| ()));
-        Self { core: Arc::new(Core { service: service.into(), balancer, _driver: driver }) }
+        let keeper = Box::new(move |balancer: &_| probe::keeper(Arc::clone(&dial), balancer));
+        let driver = follow(resolutions, &router, Parts { strategy: strategy.into(), load, seed, keeper });
+        Self { core: Arc::new(Core { service: service.into(), router, _driver: AbortOnDrop::spawn(driver) }) }
     }
 
-    /// The balancer behind this layer.
-    pub fn balancer(&self) -> &Balancer<Probe> {
-        &self.core.balancer
+    /// The balancers behind this layer, by their clusters: see [`Channel::balancers`](crate::Channel::balancers).
+    pub fn balancers(&self) -> BTreeMap<Arc<str>, Arc<Balancer<Probe>>> {
+        let clusters = self.core.router.clusters();
+        clusters.iter().map(|cluster| (Arc::clone(&cluster.name), Arc::clone(&cluster.balancer))).collect()
     }
 }
 
@@ -130,6 +134,14 @@ pub enum HttpError<E> {
         service: Arc<str>,
         /// Why not.
         source: PickError,
+    },
+    /// No route of the service takes it.
+    #[error("{service}: {source}")]
+    NoRoute {
+        /// The service.
+        service: Arc<str>,
+        /// Why not.
+        source: NoRoute,
     },
     /// Its URI cannot be sent to an endpoint.
     #[error("the request's URI: {0}")]
@@ -178,7 +190,13 @@ where
     let prefix = hints.prefix.as_deref().unwrap_or_default();
     let info = RequestInfo { hash: hints.hash, cost: hints.cost, prefix, avoid: &[] };
     let no_endpoint = |source| HttpError::NoEndpoint { service: Arc::clone(&core.service), source };
-    let pick = core.balancer.ready(&info).await.map_err(no_endpoint)?.hold();
+    let seen = Head { uri: request.uri(), headers: request.headers() };
+    let routed = core.router.routed(&seen).await.map_err(|why| match why {
+        RoutingError::Pick(source) => no_endpoint(source),
+        RoutingError::Route(source) => HttpError::NoRoute { service: Arc::clone(&core.service), source },
+    })?;
+    let balancer = &routed.cluster.balancer;
+    let pick = balancer.ready(&info).await.map_err(no_endpoint)?.hold();
     let (address, place) = (pick.endpoint().address(), pick.endpoint().place());
     let picked = Picked { address, locality: place.locality.clone(), priority: pick.priority(), attempts: 1 };
     let guard = Guard::new(pick, place.load.clone());
@@ -195,7 +213,7 @@ where
             let endpoint = Arc::clone(guard.endpoint());
             guard.finish(Outcome::Failure);
             // It may be dead: nobody else shall be sent there before somebody has looked.
-            core.balancer.withdraw(&endpoint, Instant::now(), |_| false);
+            balancer.withdraw(&endpoint, Instant::now(), |_| false);
             endpoint.transport().look_again();
             Err(HttpError::Client { address, source })
         }

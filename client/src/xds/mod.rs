@@ -6,8 +6,10 @@ pub mod bootstrap;
 pub mod delta;
 #[cfg(test)]
 pub(crate) mod fixtures;
+pub mod matching;
 pub mod model;
 mod resolve;
 pub mod resources;
+pub mod routing;
 pub mod sotw;
 pub mod target;

@@ -1,9 +1,11 @@
-//! What a service's Listener, RouteConfiguration, Cluster and ClusterLoadAssignment come to for a balancer: one immutable
-//! snapshot, made whole or not at all.
+//! What a service's Cluster and ClusterLoadAssignment come to for a balancer: one immutable snapshot, made whole or not
+//! at all.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+use super::routing::Routing;
 
 /// What a name comes to, as of now. `ads::XdsClient::watch` hands out a slot that always holds the newest.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,7 +13,7 @@ pub enum Resolution {
     /// Nothing is known yet: calls wait.
     Pending,
     /// The service, as it was last served whole. It stays while the control plane is away.
-    Assignment(Arc<Assignment>),
+    Routing(Arc<Routing>),
     /// There is nothing to send calls to, and it is known why: calls fail UNAVAILABLE. A later resource mends it.
     NotFound {
         /// The resource at fault, such as ``Listener `checkout.shop` ``.
@@ -19,6 +21,13 @@ pub enum Resolution {
         /// What is wrong with it, as a sentence without a full stop.
         reason: Arc<str>,
     },
+}
+
+impl From<Assignment> for Resolution {
+    /// One cluster that takes every call.
+    fn from(assignment: Assignment) -> Self {
+        Self::Routing(Arc::new(assignment.into()))
+    }
 }
 
 /// Everything that a balancer must know about the cluster that it sends to.
@@ -42,16 +51,14 @@ pub struct Assignment {
     pub warmup: Warmup,
     /// How a locality that was dead takes its share back.
     pub failback: Failback,
-    /// The route's timeout; `None`: the caller's alone.
-    pub timeout: Option<Duration>,
-    /// The route's retries; `None`: none beyond calls of which no byte reached a living connection.
-    pub retry: Option<Retry>,
+    /// At most so many retries for a hundred calls (`circuit_breakers`); 20 by default, as in Envoy.
+    pub retry_percent: u32,
     /// Whether load is reported to the management server (`lrs_server: self`).
     pub report_load: bool,
 }
 
 impl Default for Assignment {
-    /// No endpoint, no limit, no retry.
+    /// No endpoint and no limit.
     fn default() -> Self {
         Self {
             cluster: Arc::default(),
@@ -63,8 +70,7 @@ impl Default for Assignment {
             outlier_detection: OutlierDetection::default(),
             warmup: Warmup::default(),
             failback: Failback::default(),
-            timeout: None,
-            retry: None,
+            retry_percent: 20,
             report_load: false,
         }
     }
@@ -196,11 +202,4 @@ pub struct Retry {
     pub max: Duration,
     /// How long one attempt may wait for its answer to begin; `None`: as long as the call.
     pub per_try_timeout: Option<Duration>,
-    /// At most so many retries for a hundred calls: the cluster's `circuit_breakers`, or 20 as in Envoy.
-    pub budget_percent: u32,
-}
-
-impl Retry {
-    /// `budget_percent` where nothing is said.
-    pub const BUDGET_PERCENT: u32 = 20;
 }

@@ -2,14 +2,16 @@
 //!
 //! Only reads what the stream's state machine holds.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::model::{Assignment, Resolution, Retry};
+use super::model::{Assignment, Resolution};
 use super::resources::cluster::Cluster;
 use super::resources::endpoints::Endpoints;
 use super::resources::listener::{Listener, Routes};
-use super::resources::route::{Route, RouteConfig};
+use super::resources::route::RouteConfig;
 use super::resources::{Decoded, Kind};
+use super::routing::{NoCluster, Route, Routing};
 use super::sotw::SotwClient;
 use super::target::Target;
 
@@ -22,13 +24,25 @@ pub(super) enum Found<'a> {
     Awaited,
 }
 
-/// What an assignment was made from.
+/// What a routing was made from.
 #[derive(Debug, Clone)]
 pub(super) struct Inputs {
     listener: Arc<Listener>,
     routes: Option<Arc<RouteConfig>>,
+    clusters: BTreeMap<Arc<str>, Result<Parts, NoCluster>>,
+}
+
+/// What an assignment was made from.
+#[derive(Debug, Clone)]
+struct Parts {
     cluster: Arc<Cluster>,
     endpoints: Arc<Endpoints>,
+}
+
+impl Parts {
+    fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.cluster, &other.cluster) && Arc::ptr_eq(&self.endpoints, &other.endpoints)
+    }
 }
 
 impl Inputs {
@@ -40,17 +54,23 @@ impl Inputs {
         };
         routes
             && Arc::ptr_eq(&self.listener, &other.listener)
-            && Arc::ptr_eq(&self.cluster, &other.cluster)
-            && Arc::ptr_eq(&self.endpoints, &other.endpoints)
+            && self.clusters.len() == other.clusters.len()
+            && self.clusters.iter().zip(&other.clusters).all(|((name, one), (others, other))| {
+                name == others
+                    && match (one, other) {
+                        (Ok(one), Ok(other)) => one.same(other),
+                        (one, other) => one.as_ref().err() == other.as_ref().err(),
+                    }
+            })
     }
 }
 
-/// Why there is no assignment.
+/// Why there is no routing, or no assignment.
 enum Stop {
     /// Something has not come.
     Awaited,
     /// Nothing will come.
-    NotFound(Resolution),
+    NotFound(NoCluster),
 }
 
 pub(super) struct Resolver<'a> {
@@ -62,11 +82,11 @@ impl<'a> Resolver<'a> {
         Self { held }
     }
 
-    /// The cluster that a target's route names, as far as that is known.
-    pub(super) fn cluster(&self, target: &Target) -> Option<String> {
-        let (listener, routes) = self.routes(target).ok()?;
-        let route = self.route(target, &listener, routes.as_deref()).ok()?;
-        Some(route.cluster.clone())
+    /// The clusters that a target's routes name, as far as that is known.
+    pub(super) fn clusters(&self, target: &Target) -> BTreeSet<String> {
+        let Ok((listener, named)) = self.listener(target) else { return BTreeSet::new() };
+        let Ok(routes) = routes(target, &listener, named.as_deref()) else { return BTreeSet::new() };
+        names(routes).map(|name| name.to_string()).collect()
     }
 
     /// Whether something that a target needs has not come.
@@ -74,51 +94,60 @@ impl<'a> Resolver<'a> {
         matches!(self.inputs(target), Err(Stop::Awaited))
     }
 
-    /// What a target comes to; `None`: it is incomplete, or made from the same inputs as before.
-    pub(super) fn resolve(&self, target: &Target, before: Option<&Inputs>) -> Option<(Option<Inputs>, Resolution)> {
+    /// What a target comes to; `None`: it is incomplete, or made from the same inputs as before. `before`: what it came to
+    /// until now, and from which inputs.
+    pub(super) fn resolve(
+        &self,
+        target: &Target,
+        before: (Option<&Inputs>, &Resolution),
+    ) -> Option<(Option<Inputs>, Resolution)> {
         match self.inputs(target) {
-            Ok(inputs) if before.is_some_and(|before| before.same(&inputs)) => None,
+            Ok(inputs) if before.0.is_some_and(|before| before.same(&inputs)) => None,
             Ok(inputs) => {
-                let assignment = self.assignment(target, &inputs)?;
-                Some((Some(inputs), Resolution::Assignment(Arc::new(assignment))))
+                let routing = routing(target, &inputs, before)?;
+                Some((Some(inputs), Resolution::Routing(Arc::new(routing))))
             }
-            Err(Stop::NotFound(resolution)) => Some((None, resolution)),
+            Err(Stop::NotFound(NoCluster { resource, reason })) => {
+                Some((None, Resolution::NotFound { resource, reason }))
+            }
             Err(Stop::Awaited) => None,
         }
     }
 
+    /// All that a target needs. A cluster that there is none of fails its own calls; without any there is no service.
     fn inputs(&self, target: &Target) -> Result<Inputs, Stop> {
-        let (listener, routes) = self.routes(target)?;
-        let name = self.route(target, &listener, routes.as_deref())?.cluster.clone();
-        let Decoded::Cluster(cluster) = self.need(Kind::Cluster, &name)? else { return Err(Stop::Awaited) };
-        let service = if cluster.eds_service.is_empty() { &name } else { &cluster.eds_service };
+        let (listener, named) = self.listener(target)?;
+        let mut clusters = BTreeMap::new();
+        for name in names(routes(target, &listener, named.as_deref())?) {
+            if clusters.contains_key(name) {
+                continue;
+            }
+            let parts = match self.parts(name) {
+                Ok(parts) => Ok(parts),
+                Err(Stop::NotFound(missing)) => Err(missing),
+                Err(Stop::Awaited) => return Err(Stop::Awaited),
+            };
+            clusters.insert(Arc::clone(name), parts);
+        }
+        if clusters.values().all(Result::is_err)
+            && let Some(Err(missing)) = clusters.values().next()
+        {
+            return Err(Stop::NotFound(missing.clone()));
+        }
+        Ok(Inputs { listener, routes: named, clusters })
+    }
+
+    fn parts(&self, name: &str) -> Result<Parts, Stop> {
+        let Decoded::Cluster(cluster) = self.need(Kind::Cluster, name)? else { return Err(Stop::Awaited) };
+        let service = if cluster.eds_service.is_empty() { name } else { &cluster.eds_service };
         let Decoded::ClusterLoadAssignment(endpoints) = self.need(Kind::ClusterLoadAssignment, service)? else {
             return Err(Stop::Awaited);
         };
-        Ok(Inputs { listener, routes, cluster: cluster.clone(), endpoints: endpoints.clone() })
-    }
-
-    fn assignment(&self, target: &Target, inputs: &Inputs) -> Option<Assignment> {
-        let route = self.route(target, &inputs.listener, inputs.routes.as_deref()).ok()?;
-        let timeout = route.timeout.or(inputs.listener.timeout).filter(|timeout| !timeout.is_zero());
-        Some(Assignment {
-            cluster: route.cluster.as_str().into(),
-            eds_service: inputs.cluster.eds_service.as_str().into(),
-            priorities: inputs.endpoints.priorities.clone(),
-            max_requests: inputs.cluster.max_requests,
-            max_pending_requests: inputs.cluster.max_pending_requests,
-            connect_timeout: inputs.cluster.connect_timeout,
-            outlier_detection: inputs.cluster.outlier_detection,
-            warmup: inputs.cluster.warmup,
-            failback: inputs.cluster.failback,
-            timeout,
-            retry: route.retry.clone().map(|retry| Retry { budget_percent: inputs.cluster.retry_percent, ..retry }),
-            report_load: inputs.cluster.report_load,
-        })
+        Ok(Parts { cluster: cluster.clone(), endpoints: endpoints.clone() })
     }
 
     /// The Listener, and the RouteConfiguration if it is one of its own.
-    fn routes(&self, target: &Target) -> Result<(Arc<Listener>, Option<Arc<RouteConfig>>), Stop> {
+    fn listener(&self, target: &Target) -> Result<(Arc<Listener>, Option<Arc<RouteConfig>>), Stop> {
         let Decoded::Listener(listener) = self.need(Kind::Listener, target.name())? else { return Err(Stop::Awaited) };
         match &listener.routes {
             Routes::Inline(_) => Ok((listener.clone(), None)),
@@ -127,31 +156,6 @@ impl<'a> Resolver<'a> {
                 _ => Err(Stop::Awaited),
             },
         }
-    }
-
-    fn route<'r>(
-        &self,
-        target: &Target,
-        listener: &'r Listener,
-        named: Option<&'r RouteConfig>,
-    ) -> Result<&'r Route, Stop> {
-        let (kind, name, routes) = match (&listener.routes, named) {
-            (Routes::Inline(routes), _) => (Kind::Listener, target.name(), routes),
-            (Routes::Named(name), Some(routes)) => (Kind::RouteConfiguration, name.as_str(), routes),
-            (Routes::Named(_), None) => return Err(Stop::Awaited),
-        };
-        let host = routes.find(target.name());
-        let reason = match host {
-            Some(host) => match &host.route {
-                Some(route) => return Ok(route),
-                None => format!("no route leads to a cluster: the control plane knows no service `{}`", target.name()),
-            },
-            None if routes.virtual_hosts.is_empty() => {
-                format!("it has no virtual host: the control plane knows no service `{}`", target.name())
-            }
-            None => format!("it has no virtual host for `{}`", target.name()),
-        };
-        Err(not_found(kind, name, reason))
     }
 
     fn need(&self, kind: Kind, name: &str) -> Result<&'a Decoded, Stop> {
@@ -163,6 +167,69 @@ impl<'a> Resolver<'a> {
     }
 }
 
+/// The routes of a target; at least one of them leads to a cluster.
+fn routes<'r>(
+    target: &Target,
+    listener: &'r Listener,
+    named: Option<&'r RouteConfig>,
+) -> Result<&'r Arc<[Route]>, Stop> {
+    let (kind, name, config) = match (&listener.routes, named) {
+        (Routes::Inline(config), _) => (Kind::Listener, target.name(), config),
+        (Routes::Named(name), Some(config)) => (Kind::RouteConfiguration, name.as_str(), config),
+        (Routes::Named(_), None) => return Err(Stop::Awaited),
+    };
+    let reason = match config.find(target.name()) {
+        Some(host) if names(&host.routes).next().is_some() => return Ok(&host.routes),
+        Some(_) => format!("no route leads to a cluster: the control plane knows no service `{}`", target.name()),
+        None if config.virtual_hosts.is_empty() => {
+            format!("it has no virtual host: the control plane knows no service `{}`", target.name())
+        }
+        None => format!("it has no virtual host for `{}`", target.name()),
+    };
+    Err(not_found(kind, name, reason))
+}
+
+/// The clusters that routes lead to, some of them perhaps more than once.
+fn names(routes: &[Route]) -> impl Iterator<Item = &Arc<str>> {
+    let forwards = routes.iter().filter_map(|route| route.forward.as_ref());
+    forwards.flat_map(|forward| &forward.clusters).map(|share| &share.cluster)
+}
+
+/// An assignment that would be made from the same parts as before is kept.
+fn routing(target: &Target, inputs: &Inputs, before: (Option<&Inputs>, &Resolution)) -> Option<Routing> {
+    let kept = |name: &Arc<str>, parts: &Parts| {
+        let (Some(inputs), Resolution::Routing(routing)) = before else { return None };
+        let same = inputs.clusters.get(name)?.as_ref().is_ok_and(|before| before.same(parts));
+        routing.clusters.get(name).filter(|_| same)?.as_ref().ok().cloned()
+    };
+    let made = |(name, parts): (&Arc<str>, &Result<Parts, NoCluster>)| {
+        let made = parts.as_ref().map_err(NoCluster::clone);
+        let made = made.map(|parts| kept(name, parts).unwrap_or_else(|| Arc::new(assignment(name, parts))));
+        (Arc::clone(name), made)
+    };
+    Some(Routing {
+        routes: Arc::clone(routes(target, &inputs.listener, inputs.routes.as_deref()).ok()?),
+        clusters: inputs.clusters.iter().map(made).collect(),
+        timeout: inputs.listener.timeout.filter(|timeout| !timeout.is_zero()),
+    })
+}
+
+fn assignment(name: &Arc<str>, Parts { cluster, endpoints }: &Parts) -> Assignment {
+    Assignment {
+        cluster: Arc::clone(name),
+        eds_service: cluster.eds_service.as_str().into(),
+        priorities: endpoints.priorities.clone(),
+        max_requests: cluster.max_requests,
+        max_pending_requests: cluster.max_pending_requests,
+        connect_timeout: cluster.connect_timeout,
+        outlier_detection: cluster.outlier_detection,
+        warmup: cluster.warmup,
+        failback: cluster.failback,
+        retry_percent: cluster.retry_percent,
+        report_load: cluster.report_load,
+    }
+}
+
 fn not_found(kind: Kind, name: &str, reason: String) -> Stop {
-    Stop::NotFound(Resolution::NotFound { resource: format!("{kind} `{name}`").into(), reason: reason.into() })
+    Stop::NotFound(NoCluster { resource: format!("{kind} `{name}`").into(), reason: reason.into() })
 }

@@ -286,12 +286,12 @@ impl SotwClient {
         let mut clusters = BTreeSet::new();
         for (target, state) in &self.targets {
             let resolver = Resolver::new(self);
-            clusters.extend(resolver.cluster(target));
-            // Until the next resolution is complete, the present one's cluster is kept: it may turn out to be the same.
-            if let Resolution::Assignment(assignment) = &state.resolution
+            clusters.extend(resolver.clusters(target));
+            // Until the next resolution is complete, the present one's clusters are kept: they serve on.
+            if let Resolution::Routing(routing) = &state.resolution
                 && resolver.is_incomplete(target)
             {
-                clusters.insert(assignment.cluster.to_string());
+                clusters.extend(routing.clusters.keys().map(|name| name.to_string()));
             }
         }
         self.subscribe(Kind::Cluster, clusters);
@@ -316,7 +316,7 @@ impl SotwClient {
     fn resolve(&mut self) -> bool {
         let resolver = Resolver::new(self);
         let anew = |(target, state): (&Target, &TargetState)| {
-            let (inputs, resolution) = resolver.resolve(target, state.inputs.as_ref())?;
+            let (inputs, resolution) = resolver.resolve(target, (state.inputs.as_ref(), &state.resolution))?;
             let same = inputs.is_none() && state.inputs.is_none() && resolution == state.resolution;
             (!same).then(|| (target.clone(), inputs, resolution))
         };

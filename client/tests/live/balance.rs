@@ -14,7 +14,7 @@ use portolan_client::load::LoadRecorder;
 use portolan_client::xds::model::{Assignment, Resolution};
 use tokio::sync::watch;
 
-use crate::support::{Backend, assignment, call, channel, connected, locality, shares};
+use crate::support::{Backend, assignment, balancer, call, channel, connected, locality, shares};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn load_is_even() {
@@ -73,11 +73,9 @@ async fn no_more_calls_wait_for_an_endpoint_than_the_cluster_lets() {
     let connect_timeout = Duration::from_secs(3600);
     let plain = assignment(vec![vec![locality("a", 1, &[nobody])]]);
     let limited = Assignment { max_pending_requests: Some(2), connect_timeout, ..plain };
-    let (_source, resolutions) = watch::channel(Resolution::Assignment(Arc::new(limited)));
+    let (_source, resolutions) = watch::channel(Resolution::from(limited));
     let options = Options { dial: Arc::new(Silence), ..Options::new(3) };
     let channel = Channel::over("checkout.shop", resolutions, options);
-    // The limit is known once the assignment is.
-    channel.balancer().changes().changed().await.unwrap();
     let mut calls: FuturesUnordered<_> = (0..3).map(|_| call(&channel)).collect();
     // Of three at once, one is told; the others wait on.
     let refused = calls.next().await.unwrap().unwrap_err();
@@ -106,9 +104,9 @@ async fn a_new_assignment_is_taken_and_removed_endpoints_finish_what_they_have()
         tokio::task::yield_now().await;
     }
     let next = assignment(vec![vec![locality("a", 1, &[backends[1].address])]]);
-    source.send_replace(Resolution::Assignment(next.into()));
+    source.send_replace(Resolution::from(next));
     let moved = async {
-        while channel.balancer().wanted().iter().all(|endpoint| endpoint.address() != backends[1].address) {
+        while balancer(&channel).wanted().iter().all(|endpoint| endpoint.address() != backends[1].address) {
             tokio::task::yield_now().await;
         }
     };
@@ -138,7 +136,7 @@ async fn a_name_that_comes_to_nothing_fails_at_once_and_says_which_resource() {
     assert_eq!(CallError::of(&status).unwrap().failure, Failure::NoEndpoint);
     let backend = Backend::start().await;
     let found = assignment(vec![vec![locality("a", 1, &[backend.address])]]);
-    source.send_replace(Resolution::Assignment(found.into()));
+    source.send_replace(Resolution::from(found));
     connected(&channel, 1).await;
     assert_eq!(call(&channel).await.unwrap().address, backend.address);
 }
@@ -161,7 +159,7 @@ async fn calls_are_counted_for_load_reports() {
     let backend = Backend::start().await;
     let reported = Assignment { report_load: true, ..assignment(vec![vec![locality("a", 1, &[backend.address])]]) };
     let load = LoadRecorder::new();
-    let (_source, resolutions) = watch::channel(Resolution::Assignment(reported.into()));
+    let (_source, resolutions) = watch::channel(Resolution::from(reported));
     let channel = Channel::over("checkout.shop", resolutions, Options { load: load.clone(), ..Options::new(1) });
     for _ in 0..3 {
         call(&channel).await.unwrap();
@@ -172,6 +170,6 @@ async fn calls_are_counted_for_load_reports() {
     let line = report.values().flatten().next().unwrap();
     assert_eq!((line.issued, line.succeeded, line.failed, line.in_progress), (4, 3, 1, 0));
     assert_eq!(&*line.locality.zone, "a");
-    let (well, badly) = channel.balancer().wanted()[0].outcomes();
+    let (well, badly) = balancer(&channel).wanted()[0].outcomes();
     assert_eq!((well, badly), (4, 0), "NOT_FOUND is no fault of the endpoint's");
 }

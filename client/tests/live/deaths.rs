@@ -243,9 +243,9 @@ async fn an_endpoint_whose_health_flips_fast_is_connected_in_the_end() {
     unhealthy.priorities[0][0].endpoints[0].health = EndpointHealth::Unhealthy;
     let (channel, source) = channel(healthy.clone(), 1).await;
     for _ in 0..50 {
-        source.send_replace(Resolution::Assignment(unhealthy.clone().into()));
+        source.send_replace(Resolution::from(unhealthy.clone()));
         tokio::task::yield_now().await;
-        source.send_replace(Resolution::Assignment(healthy.clone().into()));
+        source.send_replace(Resolution::from(healthy.clone()));
         tokio::task::yield_now().await;
     }
     connected(&channel, 1).await;

@@ -9,9 +9,9 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use portolan_client::balancer::LeastRequest;
+use portolan_client::balancer::{Balancer, LeastRequest};
 use portolan_client::channel::Picked;
-use portolan_client::http::{BalanceLayer, HttpError};
+use portolan_client::http::{BalanceLayer, HttpError, Probe};
 use portolan_client::load::LoadRecorder;
 use portolan_client::xds::model::{Assignment, Resolution};
 use tokio::sync::watch;
@@ -42,8 +42,12 @@ async fn server(status: StatusCode) -> (SocketAddr, AbortHandle) {
 }
 
 fn layer(assignment: Assignment) -> (BalanceLayer, watch::Sender<Resolution>) {
-    let (source, resolutions) = watch::channel(Resolution::Assignment(Arc::new(assignment)));
+    let (source, resolutions) = watch::channel(Resolution::from(assignment));
     (BalanceLayer::over("checkout.shop", resolutions, LeastRequest, LoadRecorder::new(), 1), source)
+}
+
+fn balancer(layer: &BalanceLayer) -> Arc<Balancer<Probe>> {
+    layer.balancers().into_values().next().unwrap()
 }
 
 fn get() -> Request<Empty<Bytes>> {
@@ -63,13 +67,13 @@ async fn requests_are_balanced_and_keep_their_host() {
         *seen.entry(response.extensions().get::<Picked>().unwrap().address).or_default() += 1;
         held.push(response);
     }
-    assert_eq!(layer.balancer().wanted().iter().map(|e| e.in_flight()).sum::<u32>(), 40, "until a body is read");
+    assert_eq!(balancer(&layer).wanted().iter().map(|e| e.in_flight()).sum::<u32>(), 40, "until a body is read");
     for response in held {
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "checkout.shop");
     }
     // The first few may have gone where a connection could be made first.
     assert!(seen.values().all(|n| (15..=25).contains(n)), "{seen:?}");
-    let endpoints = layer.balancer().wanted();
+    let endpoints = balancer(&layer).wanted();
     assert!(endpoints.iter().all(|endpoint| endpoint.in_flight() == 0));
     assert_eq!(endpoints.iter().map(|endpoint| endpoint.outcomes().0).sum::<u64>(), 40);
 }
@@ -80,8 +84,8 @@ async fn a_servers_errors_are_counted_and_a_dead_endpoint_is_left_alone() {
     let (dying, task) = server(StatusCode::OK).await;
     let (layer, _source) = layer(assignment(vec![vec![locality("a", 1, &[failing, dying])]]));
     let client = layer.layer(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http());
-    let mut changes = layer.balancer().changes();
-    let usable = || layer.balancer().explain(tokio::time::Instant::now()).first().map_or(0, |line| line.usable);
+    let mut changes = balancer(&layer).changes();
+    let usable = || balancer(&layer).explain(tokio::time::Instant::now()).first().map_or(0, |line| line.usable);
     while usable() < 2 {
         changes.changed().await.unwrap();
     }
@@ -98,7 +102,7 @@ async fn a_servers_errors_are_counted_and_a_dead_endpoint_is_left_alone() {
         }
     }
     assert!(refused <= 3, "one request finds out, the others go elsewhere: {refused}");
-    let failed = layer.balancer().wanted().iter().find(|e| e.address() == failing).unwrap().outcomes().1;
+    let failed = balancer(&layer).wanted().iter().find(|e| e.address() == failing).unwrap().outcomes().1;
     assert!(failed >= 97, "{failed}");
 }
 

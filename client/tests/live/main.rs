@@ -7,5 +7,6 @@ mod deaths;
 mod http;
 mod restarts;
 mod retries;
+mod routes;
 mod support;
 mod wire;

@@ -7,7 +7,7 @@ use portolan_client::Channel;
 use tokio::net::{TcpListener, TcpSocket};
 use tonic::Status;
 
-use crate::support::{Backend, any_port, assignment, call, channel, connected, listen, locality};
+use crate::support::{Backend, any_port, assignment, balancer, call, channel, connected, listen, locality};
 
 /// Calls without pause on several tasks until told to stop; how many were made, and those that failed.
 struct Load {
@@ -54,7 +54,7 @@ async fn a_rolling_restart_of_all_endpoints_fails_no_call() {
         // As a process does at SIGTERM: it says goodbye, ends what is open, and is gone.
         backends[at].leave();
         connected(&channel, 3).await;
-        let endpoints = channel.balancer().wanted();
+        let endpoints = balancer(&channel).wanted();
         let endpoint = endpoints.iter().find(|endpoint| endpoint.address() == addresses[at]).unwrap();
         while endpoint.in_flight() > 0 {
             tokio::task::yield_now().await;
@@ -97,7 +97,7 @@ async fn endpoints_that_refuse_or_reset_connections_cost_no_call() {
         assert_eq!(call(&channel).await.unwrap().address, backend.address);
     }
     let explained = channel.explain();
-    assert_eq!((explained.localities[0].usable, explained.localities[0].healthy), (1, 3));
+    assert_eq!((explained.clusters[0].localities[0].usable, explained.clusters[0].localities[0].healthy), (1, 3));
     assert_eq!(explained.last.unwrap().picked.address, backend.address);
     task.abort();
 }

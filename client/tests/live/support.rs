@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use portolan_client::balancer::Balancer;
 use portolan_client::channel::{Channel, Options, Picked};
+use portolan_client::connection::Slot;
 use portolan_client::xds::model::{
     AssignedEndpoint, Assignment, EndpointHealth, Failback, LocalityEndpoints, LocalityName, Resolution,
 };
+use portolan_client::xds::routing::Routing;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
@@ -154,9 +157,14 @@ pub(crate) fn assignment(priorities: Vec<Vec<LocalityEndpoints>>) -> Assignment 
     }
 }
 
+/// The balancer of a channel to one cluster.
+pub(crate) fn balancer(channel: &Channel) -> Arc<Balancer<Slot>> {
+    channel.balancers().into_values().next().expect("the channel has heard of its cluster")
+}
+
 /// A channel over an assignment, all of whose endpoints that live are connected, and the way to change it.
-pub(crate) async fn channel(assignment: Assignment, ready: usize) -> (Channel, watch::Sender<Resolution>) {
-    let (source, resolutions) = watch::channel(Resolution::Assignment(Arc::new(assignment)));
+pub(crate) async fn channel(routing: impl Into<Routing>, ready: usize) -> (Channel, watch::Sender<Resolution>) {
+    let (source, resolutions) = watch::channel(Resolution::Routing(Arc::new(routing.into())));
     let channel = Channel::over("checkout.shop", resolutions, Options::new(11));
     connected(&channel, ready).await;
     (channel, source)
@@ -164,10 +172,13 @@ pub(crate) async fn channel(assignment: Assignment, ready: usize) -> (Channel, w
 
 /// Waits until so many endpoints are connected.
 pub(crate) async fn connected(channel: &Channel, n: usize) {
-    let balancer = channel.balancer();
-    let mut changes = balancer.changes();
-    let count = || balancer.wanted().iter().filter(|endpoint| endpoint.transport().is_connected()).count();
     let reached = async {
+        while channel.balancers().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let balancer = balancer(channel);
+        let mut changes = balancer.changes();
+        let count = || balancer.wanted().iter().filter(|endpoint| endpoint.transport().is_connected()).count();
         while count() != n {
             changes.changed().await.unwrap();
         }

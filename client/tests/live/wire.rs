@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, StreamBody};
 use portolan_client::channel::{Channel, Picked};
 use tower::{Service, ServiceExt};
 
-use crate::support::{Backend, any_port, assignment, call, channel, listen, locality};
+use crate::support::{Backend, any_port, assignment, balancer, call, channel, listen, locality};
 
 /// An HTTP/2 server that handles streams as `handle` says.
 async fn server<F, R>(handle: F) -> SocketAddr
@@ -108,12 +108,12 @@ async fn a_stream_of_requests_is_answered_as_it_goes() {
     for word in ["one", "two", "three"] {
         send.send(Ok(http_body::Frame::data(Bytes::from(word)))).await.unwrap();
         assert_eq!(answers.frame().await.unwrap().unwrap().into_data().unwrap(), word);
-        assert_eq!(channel.balancer().wanted()[0].in_flight(), 1, "until the answer ends");
+        assert_eq!(balancer(&channel).wanted()[0].in_flight(), 1, "until the answer ends");
     }
     drop(send);
     assert!(answers.frame().await.unwrap().unwrap().is_trailers());
     assert!(answers.frame().await.is_none());
-    assert_eq!(channel.balancer().wanted()[0].in_flight(), 0);
+    assert_eq!(balancer(&channel).wanted()[0].in_flight(), 0);
 }
 
 #[tokio::test]

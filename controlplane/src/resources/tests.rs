@@ -22,6 +22,7 @@ use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::
 use envoy_types::pb::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
 use envoy_types::pb::google::protobuf::Any;
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
+use portolan_client::xds::routing::Forward;
 use portolan_client::xds::{model as client_model, resources as client};
 use portolan_topology::policy::{Backoff, Connection, EffectivePolicy, OutlierDetection, Retry, RetryOn, Warmup};
 use portolan_topology::service::{Endpoint, Health};
@@ -93,8 +94,7 @@ fn a_name_leads_from_its_listener_to_its_endpoints_in_every_class() {
             else {
                 panic!()
             };
-            let route = routes.find(asked).unwrap().route.as_ref().unwrap();
-            assert_eq!(route.cluster, canonical);
+            assert_eq!(*routed_to(&routes, asked), *canonical);
             accepted(&encoded(Kind::Eds, canonical, &served, class));
             if class != ClientClass::Envoy {
                 accepted(&encoded(Kind::Cds, canonical, &served, class));
@@ -161,9 +161,9 @@ fn what_is_asked_of_an_authority_leads_to_its_own_names_as_grpc_demands() {
     else {
         panic!()
     };
-    let cluster = &routes.find("checkout.shop").unwrap().route.as_ref().unwrap().cluster;
-    assert_eq!(*cluster, name(Kind::Cds, "checkout.shop:8080"));
-    let cluster: Cluster = decode(&encoded(Kind::Cds, cluster, &served, ClientClass::GrpcGo));
+    let cluster = routed_to(&routes, "checkout.shop");
+    assert_eq!(*cluster, *name(Kind::Cds, "checkout.shop:8080"));
+    let cluster: Cluster = decode(&encoded(Kind::Cds, &cluster, &served, ClientClass::GrpcGo));
     let endpoints = cluster.eds_cluster_config.unwrap().service_name;
     assert_eq!(endpoints, name(Kind::Eds, "checkout.shop:8080"));
     accepted(&encoded(Kind::Eds, &endpoints, &served, ClientClass::GrpcGo));
@@ -349,10 +349,17 @@ fn limited(policy: EffectivePolicy) -> Served {
     Served::Present(Arc::new(ServedService { policy: Arc::new(policy), ..plain }))
 }
 
-fn route(policy: EffectivePolicy, class: ClientClass) -> client::route::Route {
+/// The only cluster that calls to a name go to.
+fn routed_to(routes: &client::route::RouteConfig, name: &str) -> Arc<str> {
+    let [route] = &*routes.find(name).unwrap().routes else { panic!("{routes:?}") };
+    let [share] = &*route.forward.as_ref().unwrap().clusters else { panic!("{route:?}") };
+    Arc::clone(&share.cluster)
+}
+
+fn route(policy: EffectivePolicy, class: ClientClass) -> Forward {
     let decoded = accepted(&encoded(Kind::Rds, "checkout.shop:8080", &limited(policy), class));
     let client::Decoded::RouteConfiguration(routes) = decoded else { panic!("{decoded:?}") };
-    routes.virtual_hosts[0].route.clone().unwrap()
+    routes.virtual_hosts[0].routes[0].forward.clone().unwrap()
 }
 
 #[test]
@@ -371,7 +378,6 @@ fn a_policy_s_timeout_and_retries_are_what_clients_read() {
             base: backoff.base,
             max: backoff.max,
             per_try_timeout: None,
-            budget_percent: 20,
         };
         assert_eq!(route.retry, Some(read), "{class:?}");
     }

@@ -63,8 +63,8 @@ async fn give_all_of(ads: &mut Ads, version: &str, cluster: envoy_types::pb::goo
 }
 
 fn address(resolution: &Resolution) -> Option<String> {
-    let Resolution::Assignment(assignment) = resolution else { return None };
-    Some(assignment.priorities.first()?.first()?.endpoints.first()?.address.to_string())
+    let Resolution::Routing(routing) = resolution else { return None };
+    Some(routing.assignments().next()?.priorities.first()?.first()?.endpoints.first()?.address.to_string())
 }
 
 async fn until(slot: &mut watch::Receiver<Resolution>, wanted: impl Fn(&Resolution) -> bool) -> Resolution {
@@ -347,7 +347,8 @@ async fn load_is_reported_as_the_server_asks() {
     let mut slot = watch(&client, "l");
     let mut ads = plane.ads().await;
     give_all_of(&mut ads, "1", reporting_cluster("c"), "10.0.0.1:80").await;
-    until(&mut slot, |it| matches!(it, Resolution::Assignment(assignment) if assignment.report_load)).await;
+    until(&mut slot, |it| matches!(it, Resolution::Routing(routing) if routing.assignments().all(|it| it.report_load)))
+        .await;
 
     let mut lrs = plane.lrs().await;
     let node = lrs.hear().await.node.unwrap();

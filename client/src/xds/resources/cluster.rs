@@ -14,7 +14,7 @@ use envoy_types::pb::envoy::extensions::load_balancing_policies::{
 use envoy_types::pb::google::protobuf::{Any, UInt32Value, value::Kind as ValueKind};
 
 use super::{Invalid, duration, must_be_this_stream, outliers, parse};
-use crate::xds::model::{Assignment, Failback, OutlierDetection, Retry, Warmup};
+use crate::xds::model::{Assignment, Failback, OutlierDetection, Warmup};
 
 const WRR_LOCALITY: &str = "type.googleapis.com/envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality";
 const LEAST_REQUEST: &str =
@@ -23,6 +23,9 @@ const ROUND_ROBIN: &str = "type.googleapis.com/envoy.extensions.load_balancing_p
 
 /// Policies nest no deeper.
 const DEEPEST: u32 = 16;
+
+/// Retries for a hundred calls where nothing is said.
+const RETRY_PERCENT: u32 = 20;
 
 /// The filter whose metadata is Portolan's.
 pub const METADATA_FILTER: &str = "portolan.dev";
@@ -79,7 +82,7 @@ fn validate(proto: &Proto) -> Result<Cluster, Invalid> {
     let limit = |of: fn(&Thresholds) -> Option<UInt32Value>| default.and_then(of).map(|limit| limit.value);
     Ok(Cluster {
         eds_service: eds.service_name.clone(),
-        retry_percent: default.map_or(Ok(Retry::BUDGET_PERCENT), retry_percent)?,
+        retry_percent: default.map_or(Ok(RETRY_PERCENT), retry_percent)?,
         max_requests: limit(|thresholds| thresholds.max_requests),
         max_pending_requests: limit(|thresholds| thresholds.max_pending_requests),
         connect_timeout: connect_timeout(proto)?,
@@ -101,7 +104,7 @@ fn connect_timeout(proto: &Proto) -> Result<Duration, Invalid> {
 fn retry_percent(thresholds: &Thresholds) -> Result<u32, Invalid> {
     let percent = thresholds.retry_budget.as_ref().and_then(|budget| budget.budget_percent.as_ref());
     match percent.map(|percent| percent.value) {
-        None => Ok(Retry::BUDGET_PERCENT),
+        None => Ok(RETRY_PERCENT),
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 100")]
         Some(percent) if (0.0..=100.0).contains(&percent) => Ok(percent.round() as u32),
         Some(_) => Err(Invalid::new("circuit_breakers.retry_budget.budget_percent", "must be from 0 to 100")),

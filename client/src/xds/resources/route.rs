@@ -1,17 +1,23 @@
-//! RDS: which cluster a service's calls go to, for how long, and when they are retried.
+//! RDS: whose calls go where, for how long, and when they are retried.
 //!
-//! One cluster takes all calls of a name for now: routes that part them by path, header or weight are refused as not
-//! supported yet.
+//! A route that matches or acts in a way that no gRPC client has is passed over or refused as gRPC does it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use envoy_types::pb::envoy::config::core::v3::RuntimeFractionalPercent;
 use envoy_types::pb::envoy::config::route::v3::{
-    Route as ProtoRoute, RouteAction, RouteConfiguration, RouteMatch, VirtualHost as ProtoHost, WeightedCluster,
-    route::Action, route_action::ClusterSpecifier, route_match::PathSpecifier,
+    HeaderMatcher, Route as ProtoRoute, RouteAction, RouteConfiguration, RouteMatch as ProtoMatch,
+    VirtualHost as ProtoHost, WeightedCluster, header_matcher::HeaderMatchSpecifier, route::Action,
+    route_action::ClusterSpecifier, route_match::PathSpecifier,
 };
+use envoy_types::pb::envoy::r#type::matcher::v3::{RegexMatcher, StringMatcher, string_matcher::MatchPattern};
+use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 
 use super::{Invalid, duration, parse};
+use crate::xds::matching::{FullRegex, HeaderMatch, HeaderValueMatch, Pattern, RouteMatch, TextMatch};
 use crate::xds::model::Retry;
+use crate::xds::routing::{Forward, Route, Share};
 
 /// A RouteConfiguration.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,19 +31,8 @@ pub struct RouteConfig {
 pub struct VirtualHost {
     /// Whom it is for.
     pub domains: Vec<Domain>,
-    /// Where its calls go; `None`: nowhere, as it has no route that forwards.
-    pub route: Option<Route>,
-}
-
-/// Where calls go.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Route {
-    /// The cluster's name.
-    pub cluster: String,
-    /// The timeout, if the route says something about it. Zero: none.
-    pub timeout: Option<Duration>,
-    /// The retries.
-    pub retry: Option<Retry>,
+    /// Where its calls go: the first route that fits takes a call.
+    pub routes: Arc<[Route]>,
 }
 
 /// A pattern for hosts, in lower case. Better ones are greater: the exact host, then the longest suffix, then the longest
@@ -128,70 +123,118 @@ fn virtual_host(proto: &ProtoHost) -> Result<VirtualHost, Invalid> {
                 .ok_or_else(|| Invalid::new(format!("domains[{i}]"), format!("invalid domain pattern `{text}`")))
         })
         .collect::<Result<_, _>>()?;
-    let mut chosen: Option<Option<Route>> = None;
+    let mut routes = Vec::with_capacity(proto.routes.len());
     for (i, proto_route) in proto.routes.iter().enumerate() {
-        let at = |invalid: Invalid| invalid.below(format_args!("routes[{i}]"));
-        let Some(scope) = matcher(proto_route.r#match.as_ref()).map_err(at)? else { continue };
-        let Some(action) = action(proto_route, proto).map_err(at)? else { continue };
-        if chosen.as_ref().is_some_and(|chosen| *chosen != action) {
-            return Err(at(Invalid::new("", "routes to different places by path are not supported yet")));
-        }
-        chosen = Some(action);
-        if scope == Scope::Everything {
-            return Ok(VirtualHost { domains, route: chosen.flatten() });
-        }
+        let read = route(proto_route, proto).map_err(|invalid| invalid.below(format_args!("routes[{i}]")))?;
+        routes.extend(read);
     }
-    match chosen {
-        None => Ok(VirtualHost { domains, route: None }),
-        Some(_) => Err(Invalid::new("routes", "a virtual host without a route for every path is not supported yet")),
-    }
+    Ok(VirtualHost { domains, routes: routes.into() })
 }
 
-/// Which calls a route is for.
-#[derive(PartialEq)]
-enum Scope {
-    Everything,
-    Some,
-}
-
-/// What a route matches; `None`: nothing of gRPC's, so that it is passed over.
-fn matcher(proto: Option<&RouteMatch>) -> Result<Option<Scope>, Invalid> {
-    let proto = proto.ok_or_else(|| Invalid::new("match", "must be set"))?;
-    if !proto.query_parameters.is_empty() {
+/// A route; `None`: gRPC passes it over.
+fn route(proto: &ProtoRoute, host: &ProtoHost) -> Result<Option<Route>, Invalid> {
+    let matcher = proto.r#match.as_ref().ok_or_else(|| Invalid::new("match", "must be set"))?;
+    if !matcher.query_parameters.is_empty() {
         return Ok(None);
     }
-    if !proto.headers.is_empty() {
-        return Err(Invalid::new("match.headers", "not supported yet"));
-    }
-    if proto.runtime_fraction.is_some() {
-        return Err(Invalid::new("match.runtime_fraction", "not supported yet"));
-    }
-    match &proto.path_specifier {
-        Some(PathSpecifier::Prefix(prefix)) if prefix.is_empty() || prefix == "/" => Ok(Some(Scope::Everything)),
-        Some(PathSpecifier::Prefix(prefix)) => {
-            // gRPC's paths are /SERVICE/METHOD: other prefixes match nothing.
-            let mut parts = prefix.strip_prefix('/').map(|rest| rest.splitn(3, '/'));
-            let fits = parts.as_mut().is_some_and(|parts| parts.next().is_some_and(|service| !service.is_empty()))
-                && parts.is_some_and(|mut parts| parts.nth(1).is_none());
-            Ok(fits.then_some(Scope::Some))
-        }
-        Some(PathSpecifier::Path(path)) => {
-            let mut parts = path.strip_prefix('/').unwrap_or_default().split('/');
-            let fits = matches!((parts.next(), parts.next(), parts.next()), (Some(s), Some(m), None) if !s.is_empty() && !m.is_empty());
-            Ok(fits.then_some(Scope::Some))
-        }
-        Some(PathSpecifier::SafeRegex(_)) => Err(Invalid::new("match.safe_regex", "not supported yet")),
-        Some(_) | None => Err(Invalid::new("match", "invalid path specifier")),
-    }
+    let matches = route_match(matcher).map_err(|invalid| invalid.below("match"))?;
+    let forward = match &proto.action {
+        Some(Action::Route(action)) => match forward(action, host)? {
+            Some(forward) => Some(forward),
+            None => return Ok(None),
+        },
+        _ => None,
+    };
+    Ok(Some(Route { matches, forward }))
 }
 
-/// Where a route leads: `None`: it is passed over, `Some(None)`: nowhere.
-fn action(route: &ProtoRoute, host: &ProtoHost) -> Result<Option<Option<Route>>, Invalid> {
-    let Some(Action::Route(action)) = &route.action else { return Ok(Some(None)) };
-    let cluster = match &action.cluster_specifier {
-        Some(ClusterSpecifier::Cluster(name)) if !name.is_empty() => name.clone(),
+/// Paths that no gRPC method has are kept as well: they fit none, and HTTP has them.
+fn route_match(proto: &ProtoMatch) -> Result<RouteMatch, Invalid> {
+    let ignore_case = proto.case_sensitive.as_ref().is_some_and(|sensitive| !sensitive.value);
+    let path = match &proto.path_specifier {
+        Some(PathSpecifier::Prefix(prefix)) => TextMatch { pattern: Pattern::Prefix(prefix.clone()), ignore_case },
+        Some(PathSpecifier::Path(path)) => TextMatch { pattern: Pattern::Exact(path.clone()), ignore_case },
+        // A regular expression says itself which case it wants.
+        Some(PathSpecifier::SafeRegex(it)) => TextMatch { pattern: regex("safe_regex", it)?, ignore_case: false },
+        Some(_) | None => return Err(Invalid::new("", "invalid path specifier")),
+    };
+    let headers = proto.headers.iter().enumerate();
+    let headers = headers
+        .map(|(i, header)| header_match(header).map_err(|invalid| invalid.below(format_args!("headers[{i}]"))))
+        .collect::<Result<_, _>>()?;
+    let per_million = proto.runtime_fraction.as_ref().map(per_million).transpose()?;
+    Ok(RouteMatch { path, headers, per_million })
+}
+
+fn header_match(proto: &HeaderMatcher) -> Result<HeaderMatch, Invalid> {
+    use HeaderMatchSpecifier as Specifier;
+    if proto.name.is_empty() {
+        return Err(Invalid::new("name", "must not be empty"));
+    }
+    let text = |pattern| HeaderValueMatch::Text(TextMatch { pattern, ignore_case: false });
+    #[expect(deprecated, reason = "control planes still write the older forms, and gRPC reads them")]
+    let value = match &proto.header_match_specifier {
+        Some(Specifier::ExactMatch(value)) => text(Pattern::Exact(value.clone())),
+        Some(Specifier::PrefixMatch(value)) => text(Pattern::Prefix(value.clone())),
+        Some(Specifier::SuffixMatch(value)) => text(Pattern::Suffix(value.clone())),
+        Some(Specifier::ContainsMatch(value)) => text(Pattern::Contains(value.clone())),
+        Some(Specifier::SafeRegexMatch(it)) => text(regex("safe_regex_match", it)?),
+        Some(Specifier::StringMatch(it)) => {
+            HeaderValueMatch::Text(string_match(it).map_err(|invalid| invalid.below("string_match"))?)
+        }
+        Some(Specifier::RangeMatch(range)) if range.end >= range.start => {
+            HeaderValueMatch::Range(range.start, range.end)
+        }
+        Some(Specifier::RangeMatch(_)) => return Err(Invalid::new("range_match", "ends before it begins")),
+        Some(Specifier::PresentMatch(present)) => HeaderValueMatch::Present(*present),
+        None => return Err(Invalid::new("", "invalid header matcher: it says nothing of the value")),
+    };
+    Ok(HeaderMatch { name: proto.name.to_ascii_lowercase(), value, invert: proto.invert_match })
+}
+
+fn string_match(proto: &StringMatcher) -> Result<TextMatch, Invalid> {
+    let pattern = match &proto.match_pattern {
+        Some(MatchPattern::Exact(text)) => Pattern::Exact(text.clone()),
+        Some(MatchPattern::Prefix(text)) => Pattern::Prefix(text.clone()),
+        Some(MatchPattern::Suffix(text)) => Pattern::Suffix(text.clone()),
+        Some(MatchPattern::Contains(text)) => Pattern::Contains(text.clone()),
+        Some(MatchPattern::SafeRegex(_)) if proto.ignore_case => {
+            return Err(Invalid::new("ignore_case", "has no effect on safe_regex"));
+        }
+        Some(MatchPattern::SafeRegex(it)) => regex("safe_regex", it)?,
+        _ => return Err(Invalid::new("", "invalid string matcher")),
+    };
+    Ok(TextMatch { pattern, ignore_case: proto.ignore_case })
+}
+
+fn regex(field: &str, proto: &RegexMatcher) -> Result<Pattern, Invalid> {
+    let invalid = |problem| Invalid::new(format!("{field}.regex"), format!("invalid regular expression: {problem}"));
+    FullRegex::new(&proto.regex).map(Pattern::Regex).map_err(invalid)
+}
+
+/// Its default; there is no runtime here that could say otherwise.
+fn per_million(proto: &RuntimeFractionalPercent) -> Result<u32, Invalid> {
+    let field = "runtime_fraction.default_value";
+    let fraction = proto.default_value.as_ref().ok_or_else(|| Invalid::new(field, "must be set"))?;
+    let one = match DenominatorType::try_from(fraction.denominator) {
+        Ok(DenominatorType::Hundred) => 10_000,
+        Ok(DenominatorType::TenThousand) => 100,
+        Ok(DenominatorType::Million) => 1,
+        Err(_) => return Err(Invalid::new(format!("{field}.denominator"), "is not known")),
+    };
+    Ok(fraction.numerator.saturating_mul(one).min(1_000_000))
+}
+
+/// Where a route leads; `None`: it is passed over.
+fn forward(action: &RouteAction, host: &ProtoHost) -> Result<Option<Forward>, Invalid> {
+    let clusters = match &action.cluster_specifier {
+        Some(ClusterSpecifier::Cluster(name)) if !name.is_empty() => {
+            vec![Share { cluster: name.as_str().into(), weight: 1 }]
+        }
         Some(ClusterSpecifier::Cluster(_)) => return Err(Invalid::new("route.cluster", "must not be empty")),
-        Some(ClusterSpecifier::WeightedClusters(weighted)) => the_one_with_weight(weighted)?,
+        Some(ClusterSpecifier::WeightedClusters(weighted)) => {
+            shares(weighted).map_err(|invalid| invalid.below("route.weighted_clusters"))?
+        }
         Some(ClusterSpecifier::ClusterHeader(_)) => return Ok(None),
         Some(ClusterSpecifier::ClusterSpecifierPlugin(_) | ClusterSpecifier::InlineClusterSpecifierPlugin(_)) => {
             return Err(Invalid::new("route.cluster_specifier_plugin", "not supported yet"));
@@ -200,25 +243,29 @@ fn action(route: &ProtoRoute, host: &ProtoHost) -> Result<Option<Option<Route>>,
     };
     let retry = action.retry_policy.as_ref().or(host.retry_policy.as_ref());
     let retry = retry.map(retries).transpose().map_err(|invalid| invalid.below("retry_policy"))?.flatten();
-    Ok(Some(Some(Route { cluster, timeout: timeout(action)?, retry })))
+    Ok(Some(Forward { clusters, timeout: timeout(action)?, retry }))
 }
 
-fn the_one_with_weight(weighted: &WeightedCluster) -> Result<String, Invalid> {
-    let field = "route.weighted_clusters";
-    let mut found = None;
-    for cluster in &weighted.clusters {
-        if cluster.weight.as_ref().is_none_or(|weight| weight.value == 0) {
+/// The clusters with weight.
+fn shares(weighted: &WeightedCluster) -> Result<Vec<Share>, Invalid> {
+    let mut shares = Vec::with_capacity(weighted.clusters.len());
+    let mut sum = 0u64;
+    for (i, cluster) in weighted.clusters.iter().enumerate() {
+        let weight = cluster.weight.as_ref().map_or(0, |weight| weight.value);
+        if weight == 0 {
             continue;
         }
         if cluster.name.is_empty() {
-            return Err(Invalid::new(field, "a cluster has no name"));
+            return Err(Invalid::new(format!("clusters[{i}].name"), "must not be empty"));
         }
-        if found.is_some() {
-            return Err(Invalid::new(field, "more than one cluster with weight is not supported yet"));
-        }
-        found = Some(cluster.name.clone());
+        sum += u64::from(weight);
+        shares.push(Share { cluster: cluster.name.as_str().into(), weight });
     }
-    found.ok_or_else(|| Invalid::new(field, "no cluster has weight"))
+    match sum {
+        0 => Err(Invalid::new("", "no cluster has weight")),
+        sum if sum > u64::from(u32::MAX) => Err(Invalid::new("", "sum of cluster weights exceeds uint32 max")),
+        _ => Ok(shares),
+    }
 }
 
 /// gRPC's `max_stream_duration` before Envoy's `timeout`.
@@ -270,6 +317,5 @@ fn retries(proto: &envoy_types::pb::envoy::config::route::v3::RetryPolicy) -> Re
     // Zero means none, as in Envoy.
     let per_try_timeout = proto.per_try_timeout.as_ref().map(|limit| duration("per_try_timeout", limit)).transpose()?;
     let per_try_timeout = per_try_timeout.filter(|limit| !limit.is_zero());
-    let budget_percent = Retry::BUDGET_PERCENT;
-    Ok((!on.is_empty()).then_some(Retry { attempts, on, base, max, per_try_timeout, budget_percent }))
+    Ok((!on.is_empty()).then_some(Retry { attempts, on, base, max, per_try_timeout }))
 }

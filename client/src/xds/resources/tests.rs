@@ -6,15 +6,18 @@ use envoy_types::pb::envoy::config::cluster::v3::{
     CircuitBreakers, Cluster as ProtoCluster, OutlierDetection as Detection, circuit_breakers::Thresholds,
     circuit_breakers::thresholds::RetryBudget, cluster::ClusterDiscoveryType, cluster::LbPolicy,
 };
-use envoy_types::pb::envoy::config::core::v3::{HealthStatus, Metadata, RuntimeDouble, TransportSocket};
+use envoy_types::pb::envoy::config::core::v3::{
+    HealthStatus, Metadata, RuntimeDouble, RuntimeFractionalPercent, TransportSocket,
+};
 use envoy_types::pb::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints, cluster_load_assignment, lb_endpoint::HostIdentifier,
 };
 use envoy_types::pb::envoy::config::listener::v3::Listener as ProtoListener;
 use envoy_types::pb::envoy::config::route::v3::{
-    RetryPolicy, Route as ProtoRoute, RouteAction, RouteConfiguration, RouteMatch, VirtualHost as ProtoHost,
-    WeightedCluster, retry_policy::RetryBackOff, route::Action, route_action::ClusterSpecifier,
-    route_action::MaxStreamDuration, route_match::PathSpecifier, weighted_cluster::ClusterWeight,
+    HeaderMatcher, NonForwardingAction, RetryPolicy, Route as ProtoRoute, RouteAction, RouteConfiguration, RouteMatch,
+    VirtualHost as ProtoHost, WeightedCluster, header_matcher::HeaderMatchSpecifier, retry_policy::RetryBackOff,
+    route::Action, route_action::ClusterSpecifier, route_action::MaxStreamDuration, route_match::PathSpecifier,
+    weighted_cluster::ClusterWeight,
 };
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpFilter, Rds, http_connection_manager::RouteSpecifier, http_filter::ConfigType,
@@ -22,13 +25,16 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::extensions::load_balancing_policies::common::v3::SlowStartConfig;
 use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest;
 use envoy_types::pb::envoy::service::discovery::v3::Resource;
-use envoy_types::pb::envoy::r#type::v3::Percent;
-use envoy_types::pb::google::protobuf::{Struct, UInt32Value, Value, value::Kind as ValueKind};
+use envoy_types::pb::envoy::r#type::matcher::v3::{RegexMatcher, StringMatcher, string_matcher::MatchPattern};
+use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, Int64Range, Percent};
+use envoy_types::pb::google::protobuf::{BoolValue, Struct, UInt32Value, Value, value::Kind as ValueKind};
 use proptest::prelude::*;
 
 use super::*;
 use crate::xds::fixtures::*;
+use crate::xds::matching::RequestHead;
 use crate::xds::model::{EndpointHealth, Failback, OutlierDetection, Retry, Warmup};
+use crate::xds::routing::{Forward, NoRoute, Route};
 
 fn content(kind: Kind, any: &Any) -> Result<Decoded, String> {
     let (_, content) = decode(kind, any).map_err(|invalid| invalid.to_string())?;
@@ -115,8 +121,8 @@ fn the_best_pattern_wins_exact_then_suffix_then_prefix_then_everything() {
         // A star stands for at least one character.
         (".shop", "*"),
     ] {
-        let route = routes.find(name).and_then(|host| host.route.as_ref()).map(|route| route.cluster.as_str());
-        assert_eq!(route, Some(winner), "{name}");
+        let route = &routes.find(name).unwrap().routes[0];
+        assert_eq!(&*route.forward.as_ref().unwrap().clusters[0].cluster, winner, "{name}");
     }
     for bad in ["", "**", "*.x.*", "a*b"] {
         refused(Kind::RouteConfiguration, &vhosts(vec![host(bad, vec![])]), "invalid domain pattern");
@@ -133,34 +139,148 @@ fn routed(change: impl FnOnce(&mut ProtoRoute, &mut RouteAction)) -> Any {
     vhosts(vec![host("*", vec![route])])
 }
 
-#[test]
-fn routes_that_part_a_names_calls_are_refused_and_not_ignored() {
-    let path = |path: &str| {
-        Some(RouteMatch { path_specifier: Some(PathSpecifier::Path(path.to_owned())), ..RouteMatch::default() })
-    };
-    let narrow = |route_path, cluster| ProtoRoute { r#match: path(route_path), ..to_cluster(cluster) };
-    let parted = vhosts(vec![host("*", vec![narrow("/shop.Checkout/Pay", "other"), to_cluster("c")])]);
-    refused(Kind::RouteConfiguration, &parted, "virtual_hosts[0].routes[1] error:routes to different places by path");
-    let same = vhosts(vec![host("*", vec![narrow("/shop.Checkout/Pay", "c"), to_cluster("c")])]);
-    assert_eq!(route_config(&same).virtual_hosts[0].route.as_ref().map(|route| route.cluster.as_str()), Some("c"));
-    let behind = vhosts(vec![host("*", vec![to_cluster("c"), narrow("/shop.Checkout/Pay", "other")])]);
-    assert!(content(Kind::RouteConfiguration, &behind).is_ok(), "what stands behind a catch-all is never reached");
-    let alone = vhosts(vec![host("*", vec![narrow("/shop.Checkout/Pay", "c")])]);
-    refused(Kind::RouteConfiguration, &alone, "without a route for every path");
-    let nothing_of_grpc = vhosts(vec![host("*", vec![narrow("/not-a-method", "other"), to_cluster("c")])]);
-    assert!(content(Kind::RouteConfiguration, &nothing_of_grpc).is_ok());
+fn the_route(any: &Any) -> Route {
+    let config = route_config(any);
+    let [route] = &*config.virtual_hosts[0].routes else { panic!("{config:?}") };
+    route.clone()
+}
 
-    refused(Kind::RouteConfiguration, &routed(|route, _| route.r#match = None), "match error:must be set");
-    let header = routed(|route, _| route.r#match.as_mut().unwrap().headers.push(Default::default()));
-    refused(Kind::RouteConfiguration, &header, "match.headers error:not supported yet");
-    let fraction = routed(|route, _| route.r#match.as_mut().unwrap().runtime_fraction = Some(Default::default()));
-    refused(Kind::RouteConfiguration, &fraction, "runtime_fraction error:not supported yet");
+fn forward(any: &Any) -> Forward {
+    the_route(any).forward.expect("it leads somewhere")
+}
+
+/// What a request with this path and these headers is led to; `-` nowhere, `!` by a route that leads nowhere.
+fn led(config: &RouteConfig, path: &str, headers: &[(&str, &str)]) -> String {
+    struct Head<'a>(&'a str, &'a [(&'a str, &'a str)]);
+    impl RequestHead for Head<'_> {
+        fn path(&self) -> &str {
+            self.0
+        }
+        fn header(&self, name: &str) -> Option<std::borrow::Cow<'_, str>> {
+            self.1.iter().find(|(held, _)| *held == name).map(|(_, value)| (*value).into())
+        }
+    }
+    let routes = &config.virtual_hosts[0].routes;
+    match crate::xds::routing::route(routes, &Head(path, headers), &mut || 0) {
+        Ok(at) => routes[at.route].forward.as_ref().unwrap().clusters[at.share].cluster.to_string(),
+        Err(NoRoute::NoMatch) => "-".to_owned(),
+        Err(NoRoute::NotForwarding) => "!".to_owned(),
+    }
+}
+
+fn matched(cluster: &str, change: impl FnOnce(&mut RouteMatch)) -> ProtoRoute {
+    let mut route = to_cluster(cluster);
+    change(route.r#match.as_mut().unwrap());
+    route
+}
+
+fn on_path(cluster: &str, path: PathSpecifier) -> ProtoRoute {
+    matched(cluster, |it| it.path_specifier = Some(path))
+}
+
+#[test]
+fn the_first_route_whose_path_and_headers_fit_takes_a_call() {
+    let regex = |regex: &str| RegexMatcher { regex: regex.to_owned(), ..RegexMatcher::default() };
+    let header = |name: &str, specifier| HeaderMatcher {
+        name: name.to_owned(),
+        header_match_specifier: Some(specifier),
+        ..HeaderMatcher::default()
+    };
+    let text = StringMatcher { ignore_case: true, match_pattern: Some(MatchPattern::Prefix("Beta".to_owned())) };
+    let config = route_config(&vhosts(vec![host(
+        "*",
+        vec![
+            matched("canary", |it| it.headers = vec![header("X-Channel", HeaderMatchSpecifier::StringMatch(text))]),
+            matched("range", |it| {
+                let range = Int64Range { start: 1, end: 3 };
+                it.headers = vec![header("n", HeaderMatchSpecifier::RangeMatch(range))];
+            }),
+            on_path("exact", PathSpecifier::Path("/s.Pay/Pay".to_owned())),
+            on_path("regex", PathSpecifier::SafeRegex(regex("/s[.]Pay/(Refund|Void)"))),
+            matched("loose", |it| {
+                it.path_specifier = Some(PathSpecifier::Prefix("/S.PAY/".to_owned()));
+                it.case_sensitive = Some(BoolValue { value: false });
+            }),
+            ProtoRoute {
+                action: Some(Action::NonForwardingAction(NonForwardingAction {})),
+                ..on_path("", PathSpecifier::Prefix("/s.Admin/".to_owned()))
+            },
+            on_path("rest", PathSpecifier::Prefix("/s.".to_owned())),
+        ],
+    )]));
+    for (path, headers, cluster) in [
+        ("/s.Pay/Pay", &[][..], "exact"),
+        ("/s.Pay/Pay", &[("x-channel", "beta-7")], "canary"),
+        ("/s.Pay/Pay", &[("n", "2")], "range"),
+        ("/s.Pay/Pay", &[("n", "3")], "exact"),
+        ("/s.Pay/Void", &[], "regex"),
+        ("/s.Pay/VoidAll", &[], "loose"),
+        ("/s.pay/Void", &[], "loose"),
+        ("/s.Admin/Drop", &[], "!"),
+        ("/s.Cart/Get", &[], "rest"),
+        ("/other/Get", &[], "-"),
+    ] {
+        assert_eq!(led(&config, path, headers), cluster, "{path} {headers:?}");
+    }
+}
+
+#[test]
+fn what_no_grpc_client_can_match_or_do_is_passed_over_or_refused_as_grpc_does_it() {
+    let one = |route| vhosts(vec![host("*", vec![route])]);
+    let queried = matched("c", |it| it.query_parameters.push(Default::default()));
+    assert_eq!(route_config(&one(queried)).virtual_hosts[0].routes.len(), 0);
+    let by_header =
+        routed(|_, action| action.cluster_specifier = Some(ClusterSpecifier::ClusterHeader("h".to_owned())));
+    assert_eq!(route_config(&by_header).virtual_hosts[0].routes.len(), 0);
+    let redirected = ProtoRoute { action: None, ..to_cluster("c") };
+    assert_eq!(the_route(&one(redirected)).forward, None);
+
+    let at = "virtual_hosts[0].routes[0].";
+    refused(
+        Kind::RouteConfiguration,
+        &routed(|route, _| route.r#match = None),
+        &format!("{at}match error:must be set"),
+    );
+    let path = one(matched("c", |it| it.path_specifier = None));
+    refused(Kind::RouteConfiguration, &path, &format!("{at}match error:invalid path specifier"));
+    let regex = RegexMatcher { regex: "(".to_owned(), ..RegexMatcher::default() };
+    let bad = one(on_path("c", PathSpecifier::SafeRegex(regex.clone())));
+    refused(Kind::RouteConfiguration, &bad, &format!("{at}match.safe_regex.regex error:invalid regular expression"));
+    let text = |ignore_case, pattern| {
+        HeaderMatchSpecifier::StringMatch(StringMatcher { ignore_case, match_pattern: Some(pattern) })
+    };
+    let good = RegexMatcher { regex: "a".to_owned(), ..RegexMatcher::default() };
+    for (name, specifier, problem) in [
+        ("", None, "name error:must not be empty"),
+        ("h", None, "says nothing of the value"),
+        ("h", Some(HeaderMatchSpecifier::RangeMatch(Int64Range { start: 2, end: 1 })), "ends before it begins"),
+        ("h", Some(text(false, MatchPattern::SafeRegex(regex))), "string_match.safe_regex.regex error:invalid regular"),
+        ("h", Some(text(true, MatchPattern::SafeRegex(good))), "ignore_case error:has no effect"),
+    ] {
+        let header =
+            HeaderMatcher { name: name.to_owned(), header_match_specifier: specifier, ..HeaderMatcher::default() };
+        let any = one(matched("c", |it| it.headers = vec![header]));
+        refused(Kind::RouteConfiguration, &any, problem);
+    }
+    let fraction = |denominator, numerator| {
+        let fraction = RuntimeFractionalPercent {
+            default_value: Some(FractionalPercent { numerator, denominator }),
+            ..RuntimeFractionalPercent::default()
+        };
+        one(matched("c", |it| it.runtime_fraction = Some(fraction)))
+    };
+    for (denominator, numerator, part) in [(0, 25, 250_000), (1, 25, 2500), (2, 25, 25), (0, 101, 1_000_000)] {
+        assert_eq!(the_route(&fraction(denominator, numerator)).matches.per_million, Some(part));
+    }
+    refused(Kind::RouteConfiguration, &fraction(3, 1), "runtime_fraction.default_value.denominator error:is not known");
+    let unsaid = one(matched("c", |it| it.runtime_fraction = Some(Default::default())));
+    refused(Kind::RouteConfiguration, &unsaid, "runtime_fraction.default_value error:must be set");
     let empty = routed(|_, action| action.cluster_specifier = Some(ClusterSpecifier::Cluster(String::new())));
     refused(Kind::RouteConfiguration, &empty, "route.cluster error:must not be empty");
 }
 
 #[test]
-fn a_weighted_cluster_alone_is_a_cluster() {
+fn weighted_clusters_are_those_with_weight() {
     let weighted = |weights: &[(&str, u32)]| {
         let clusters = weights.iter().map(|(name, weight)| ClusterWeight {
             name: (*name).to_owned(),
@@ -170,14 +290,14 @@ fn a_weighted_cluster_alone_is_a_cluster() {
         let clusters = WeightedCluster { clusters: clusters.collect(), ..WeightedCluster::default() };
         routed(|_, action| action.cluster_specifier = Some(ClusterSpecifier::WeightedClusters(clusters)))
     };
-    let routes = route_config(&weighted(&[("a", 0), ("b", 5)]));
-    assert_eq!(routes.virtual_hosts[0].route.as_ref().unwrap().cluster, "b");
-    refused(
-        Kind::RouteConfiguration,
-        &weighted(&[("a", 1), ("b", 5)]),
-        "more than one cluster with weight is not supported yet",
-    );
+    let shares = |any: &Any| -> Vec<_> {
+        forward(any).clusters.iter().map(|share| (share.cluster.to_string(), share.weight)).collect()
+    };
+    assert_eq!(shares(&weighted(&[("a", 0), ("b", 5)])), [("b".to_owned(), 5)]);
+    assert_eq!(shares(&weighted(&[("a", 1), ("b", 5)])), [("a".to_owned(), 1), ("b".to_owned(), 5)]);
     refused(Kind::RouteConfiguration, &weighted(&[("a", 0)]), "no cluster has weight");
+    refused(Kind::RouteConfiguration, &weighted(&[("", 1)]), "weighted_clusters.clusters[0].name error:must not be");
+    refused(Kind::RouteConfiguration, &weighted(&[("a", u32::MAX), ("b", 1)]), "exceeds uint32 max");
 }
 
 fn seconds(seconds: i64) -> Option<ProtoDuration> {
@@ -186,7 +306,7 @@ fn seconds(seconds: i64) -> Option<ProtoDuration> {
 
 #[test]
 fn grpcs_stream_duration_goes_before_the_routes_timeout() {
-    let timeout = |any: &Any| route_config(any).virtual_hosts[0].route.as_ref().unwrap().timeout;
+    let timeout = |any: &Any| forward(any).timeout;
     assert_eq!(timeout(&routed(|_, _| ())), None);
     assert_eq!(timeout(&routed(|_, action| action.timeout = seconds(2))), Some(Duration::from_secs(2)));
     let both = routed(|_, action| {
@@ -208,17 +328,10 @@ fn grpcs_stream_duration_goes_before_the_routes_timeout() {
 fn retries_are_grpcs() {
     let retry = |policy: RetryPolicy| routed(|_, action| action.retry_policy = Some(policy));
     let on = |retry_on: &str| RetryPolicy { retry_on: retry_on.to_owned(), ..RetryPolicy::default() };
-    let read = |policy| route_config(&retry(policy)).virtual_hosts[0].route.as_ref().unwrap().retry.clone();
+    let read = |policy| forward(&retry(policy)).retry;
 
     let millis = Duration::from_millis;
-    let plain = Retry {
-        attempts: 1,
-        on: vec![1, 14],
-        base: millis(25),
-        max: millis(250),
-        per_try_timeout: None,
-        budget_percent: 20,
-    };
+    let plain = Retry { attempts: 1, on: vec![1, 14], base: millis(25), max: millis(250), per_try_timeout: None };
     assert_eq!(read(on("unavailable, 5xx,cancelled,unavailable")), Some(plain.clone()));
     assert_eq!(read(on("5xx,reset")), None);
     for (limit, wanted) in [(seconds(2), Some(millis(2000))), (seconds(0), None)] {

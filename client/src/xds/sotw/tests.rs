@@ -3,6 +3,7 @@
 use super::*;
 use crate::xds::fixtures::*;
 use crate::xds::model::Assignment;
+use crate::xds::routing::Routing;
 use std::sync::Arc;
 
 pub(super) fn target(name: &str) -> Target {
@@ -43,8 +44,17 @@ pub(super) fn response(kind: Kind, version: &str, nonce: &str, resources: Vec<An
     }
 }
 
+/// The assignment of the only cluster.
+pub(super) fn the_one(resolution: &Resolution) -> Arc<Assignment> {
+    let Resolution::Routing(routing) = resolution else { panic!("{resolution:?}") };
+    let mut assignments = routing.assignments();
+    let one = assignments.next().expect("it leads to a cluster");
+    assert!(assignments.next().is_none(), "{routing:?}");
+    Arc::clone(one)
+}
+
 pub(super) fn addresses(resolution: &Resolution) -> Vec<String> {
-    let Resolution::Assignment(assignment) = resolution else { panic!("{resolution:?}") };
+    let assignment = the_one(resolution);
     let localities = assignment.priorities.iter().flatten();
     localities.flat_map(|locality| locality.endpoints.iter().map(|endpoint| endpoint.address.to_string())).collect()
 }
@@ -113,7 +123,7 @@ fn each_resource_leads_to_the_next_and_each_response_is_acknowledged() {
     let changes = client.take_changes();
     assert_eq!(changes.len(), 1);
     assert_eq!(addresses(&changes[0].1), ["10.0.0.1:80"]);
-    let Resolution::Assignment(made) = &changes[0].1 else { unreachable!() };
+    let made = the_one(&changes[0].1);
     assert_eq!((&*made.cluster, &*made.eds_service, made.max_requests), ("c", "service", Some(500)));
     assert_eq!(client.unanswered().count(), 0);
 }
@@ -124,7 +134,7 @@ fn the_same_again_changes_nothing() {
     let before = now(&client, "l");
     give_all(&mut client, "2");
     assert!(client.take_changes().is_empty());
-    let (Resolution::Assignment(before), Resolution::Assignment(after)) = (before, now(&client, "l")) else { panic!() };
+    let (Resolution::Routing(before), Resolution::Routing(after)) = (before, now(&client, "l")) else { panic!() };
     assert!(Arc::ptr_eq(&before, &after));
 }
 
@@ -366,7 +376,7 @@ fn two_targets_share_what_they_have_in_common() {
 }
 
 #[test]
-fn an_assignment_takes_its_timeout_from_the_route_then_the_listener() {
+fn calls_whose_route_says_nothing_take_their_timeout_from_the_listener() {
     use envoy_types::pb::envoy::config::core::v3::HttpProtocolOptions;
     use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
         Rds, http_connection_manager::RouteSpecifier,
@@ -375,8 +385,8 @@ fn an_assignment_takes_its_timeout_from_the_route_then_the_listener() {
     use std::time::Duration;
 
     let mut client = resolved();
-    let made = |client: &SotwClient| -> Arc<Assignment> {
-        let Resolution::Assignment(made) = now(client, "l") else { panic!() };
+    let made = |client: &SotwClient| -> Arc<Routing> {
+        let Resolution::Routing(made) = now(client, "l") else { panic!() };
         made
     };
     assert_eq!(made(&client).timeout, None);
@@ -390,4 +400,60 @@ fn an_assignment_takes_its_timeout_from_the_route_then_the_listener() {
     with_limit.common_http_protocol_options.as_mut().unwrap().max_stream_duration = Some(ProtoDuration::default());
     client.received(response(Kind::Listener, "3", "y", vec![listener_of("l", &with_limit)]));
     assert_eq!(made(&client).timeout, None, "zero is no limit");
+}
+
+/// A RouteConfiguration `r` that sends `/s/A` to `a` and the rest to `b`.
+fn parted() -> Any {
+    use envoy_types::pb::envoy::config::route::v3::{RouteConfiguration, RouteMatch, route_match::PathSpecifier};
+    let mut first = to_cluster("a");
+    first.r#match =
+        Some(RouteMatch { path_specifier: Some(PathSpecifier::Path("/s/A".to_owned())), ..RouteMatch::default() });
+    let hosts = vec![host("*", vec![first, to_cluster("b")])];
+    let routes = RouteConfiguration { name: "r".to_owned(), virtual_hosts: hosts, ..RouteConfiguration::default() };
+    pack(Kind::RouteConfiguration, &routes)
+}
+
+fn routing(client: &SotwClient) -> Arc<Routing> {
+    let Resolution::Routing(routing) = now(client, "l") else { panic!("{:?}", now(client, "l")) };
+    routing
+}
+
+#[test]
+fn routes_are_taken_when_all_their_clusters_are_known_and_the_old_ones_serve_until_then() {
+    let mut client = resolved();
+    client.received(response(Kind::RouteConfiguration, "2", "b", vec![parted()]));
+    assert_eq!(brief(&requests(&mut client)), ["RDS v=2 n=b [r]", "CDS v=1 n=c [a,b,c]"]);
+    client.received(response(Kind::Cluster, "2", "x", vec![cluster("a", ""), cluster("b", ""), cluster("c", "")]));
+    assert_eq!(brief(&requests(&mut client)), ["CDS v=2 n=x [a,b,c]", "EDS v=1 n=e [a,b,c]"]);
+    client.received(response(Kind::ClusterLoadAssignment, "2", "y", vec![assignment("a", &["10.0.0.2:80"])]));
+    assert_eq!(addresses(&now(&client, "l")), ["10.0.0.1:80"], "b is not known yet");
+    client.received(response(Kind::ClusterLoadAssignment, "3", "z", vec![assignment("b", &["10.0.0.3:80"])]));
+    assert_eq!(routing(&client).clusters.keys().map(|name| &**name).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(brief(&requests(&mut client)), ["CDS v=2 n=x [a,b]", "EDS v=3 n=z [a,b]"], "c is let go");
+
+    // What changes in one cluster leaves the other as it is.
+    let before = routing(&client);
+    client.received(response(Kind::ClusterLoadAssignment, "4", "w", vec![assignment("b", &["10.0.0.4:80"])]));
+    let after = routing(&client);
+    let same =
+        |name: &str| Arc::ptr_eq(before.clusters[name].as_ref().unwrap(), after.clusters[name].as_ref().unwrap());
+    assert!(same("a") && !same("b") && Arc::ptr_eq(&before.routes, &after.routes));
+}
+
+#[test]
+fn a_cluster_that_is_not_there_fails_its_own_calls_alone() {
+    let mut client = resolved();
+    client.received(response(Kind::RouteConfiguration, "2", "b", vec![parted()]));
+    requests(&mut client);
+    client.received(response(Kind::Cluster, "2", "x", vec![cluster("b", ""), cluster("c", "")]));
+    requests(&mut client);
+    client.received(response(Kind::ClusterLoadAssignment, "2", "y", vec![assignment("b", &["10.0.0.3:80"])]));
+    assert_eq!(addresses(&now(&client, "l")), ["10.0.0.1:80"], "a may still come");
+    client.timed_out(Kind::Cluster, "a");
+    let missing = routing(&client).clusters["a"].clone().unwrap_err();
+    assert_eq!((&*missing.resource, &*missing.reason), ("Cluster `a`", "the control plane does not have it"));
+    assert!(routing(&client).clusters["b"].is_ok());
+    client.timed_out(Kind::Cluster, "b");
+    client.received(response(Kind::Cluster, "3", "z", vec![]));
+    assert_eq!(not_found(&client, "l").0, "Cluster `a`", "without any cluster there is no service");
 }

@@ -56,8 +56,8 @@ async fn our_own_client_gets_from_a_name_to_its_endpoints_and_follows_them() {
             while let Some(request) = client.next_request() {
                 ads.requests.send(request).await.unwrap();
             }
-            if let Some(Resolution::Assignment(assignment)) = client.resolution(&target) {
-                let localities = assignment.priorities.iter().flatten();
+            if let Some(Resolution::Routing(routing)) = client.resolution(&target) {
+                let localities = routing.assignments().flat_map(|it| it.priorities.iter().flatten());
                 current = localities.flat_map(|it| &it.endpoints).map(|it| it.address.to_string()).collect();
                 if current == wanted {
                     break;

@@ -9,9 +9,9 @@ const START: i64 = 10 * RETRY;
 /// Saved at most: what bursts of failures may spend.
 const MOST: i64 = 1000 * RETRY;
 
-/// What a channel has saved for retries.
+/// What a cluster has saved for retries.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     saved: AtomicI64,
 }
 
@@ -23,7 +23,7 @@ impl Default for Budget {
 
 impl Budget {
     /// A call was made. Each earns so many hundredths of a retry.
-    pub(super) fn earn(&self, percent: u32) {
+    pub(crate) fn earn(&self, percent: u32) {
         // Exceeding the most by a few calls at once does no harm.
         if self.saved.load(Relaxed) < MOST {
             self.saved.fetch_add(percent.into(), Relaxed);
@@ -31,7 +31,7 @@ impl Budget {
     }
 
     /// Pays for a retry, if there is enough.
-    pub(super) fn spend(&self) -> bool {
+    pub(crate) fn spend(&self) -> bool {
         let spend = |saved| (saved >= RETRY).then_some(saved - RETRY);
         self.saved.fetch_update(Relaxed, Relaxed, spend).is_ok()
     }

@@ -1,18 +1,18 @@
-//! How many calls of a channel wait for an endpoint. It only counts: who waits for what is the balancer's.
+//! How many calls of a cluster wait for an endpoint. It only counts: who waits for what is the balancer's.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// The calls that wait.
 #[derive(Debug, Default)]
-pub(super) struct Waiting(AtomicU32);
+pub(crate) struct Waiting(AtomicU32);
 
 /// One of them, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Waits<'a>(&'a Waiting);
+pub(crate) struct Waits<'a>(&'a Waiting);
 
 impl Waiting {
     /// One more, unless as many as `limit` wait already.
-    pub(super) fn enter(&self, limit: u32) -> Option<Waits<'_>> {
+    pub(crate) fn enter(&self, limit: u32) -> Option<Waits<'_>> {
         let more = |waiting: u32| (waiting < limit).then(|| waiting + 1);
         self.0.fetch_update(Relaxed, Relaxed, more).ok().map(|_| Waits(self))
     }

@@ -1,0 +1,94 @@
+//! The routes over clusters without a transport.
+
+use std::borrow::Cow;
+
+use super::*;
+use crate::balancer::Chosen;
+use crate::load::LoadRecorder;
+use crate::xds::matching::RouteMatch;
+use crate::xds::model::{Assignment, Resolution};
+use crate::xds::routing::{Forward, NoRoute, Route, Routing, Share};
+
+struct Call;
+
+impl RequestHead for Call {
+    fn path(&self) -> &str {
+        "/s/M"
+    }
+    fn header(&self, _: &str) -> Option<Cow<'_, str>> {
+        None
+    }
+}
+
+fn split(weights: &[(&str, u32)]) -> Resolution {
+    let shares = weights.iter().map(|(name, weight)| Share { cluster: (*name).into(), weight: *weight });
+    let forward = Forward { clusters: shares.collect(), ..Forward::to("") };
+    let routes = [Route { matches: RouteMatch::everything(), forward: Some(forward) }].into();
+    let cluster = |name: &str| Arc::new(Assignment { cluster: name.into(), ..Assignment::default() });
+    let clusters = weights.iter().map(|(name, _)| ((*name).into(), Ok(cluster(name)))).collect();
+    Resolution::Routing(Arc::new(Routing { routes, clusters, timeout: None }))
+}
+
+/// A router that follows what is sent to it, and the task that does so.
+fn router(first: Resolution) -> (Arc<Router<()>>, watch::Sender<Resolution>, AbortOnDrop) {
+    let (source, resolutions) = watch::channel(first);
+    let router = Arc::new(Router::new(7));
+    let keeper = Box::new(|_: &_| -> crate::connection::Keep<()> { Box::new(|_, _| ()) });
+    let parts = Parts { strategy: Chosen::default(), load: LoadRecorder::new(), seed: 7, keeper };
+    let task = AbortOnDrop::spawn(follow(resolutions, &router, parts));
+    (router, source, task)
+}
+
+fn names(router: &Router<()>) -> Vec<String> {
+    router.clusters().iter().map(|cluster| cluster.name.to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_split_is_obeyed() {
+    const CALLS: u32 = 400_000;
+    let (router, _source, _task) = router(split(&[("stable", 90), ("canary", 10)]));
+    let to_canary = (0..CALLS).filter(|_| &*router.route(&Call).unwrap().cluster.name == "canary").count();
+    let canary = to_canary as f64 / f64::from(CALLS);
+    // Five standard deviations of so many fair draws.
+    assert!((canary - 0.1).abs() < 0.0025, "{canary}");
+}
+
+#[tokio::test]
+async fn a_cluster_that_stays_is_the_same_and_one_that_left_lives_as_long_as_a_call_holds_it() {
+    let (router, source, _task) = router(split(&[("a", 1)]));
+    let call = router.route(&Call).unwrap();
+    let (a, gone) = (Arc::clone(&call.cluster), Arc::downgrade(&call.cluster));
+    source.send_replace(split(&[("a", 1), ("b", 1)]));
+    while names(&router) != ["a", "b"] {
+        tokio::task::yield_now().await;
+    }
+    assert!(Arc::ptr_eq(&router.clusters()[0], &a), "with its endpoints, connections and counts");
+    drop(a);
+    source.send_replace(split(&[("b", 1)]));
+    while names(&router) != ["b"] {
+        tokio::task::yield_now().await;
+    }
+    assert!(gone.upgrade().is_some(), "the call is not over");
+    drop(call);
+    assert!(gone.upgrade().is_none());
+}
+
+#[tokio::test]
+async fn calls_wait_for_the_first_routes_alone() {
+    let (router, source, _task) = router(Resolution::Pending);
+    assert_eq!(router.route(&Call).unwrap_err(), RoutingError::Pick(PickError::NoAssignment));
+    let waiting = tokio::spawn({
+        let router = Arc::clone(&router);
+        async move { router.routed(&Call).await.map(|routed| routed.cluster.name.to_string()) }
+    });
+    tokio::task::yield_now().await;
+    source.send_replace(split(&[("a", 1)]));
+    assert_eq!(waiting.await.unwrap().as_deref(), Ok("a"));
+
+    let nowhere = Routing { routes: [].into(), ..Assignment::default().into() };
+    source.send_replace(Resolution::Routing(Arc::new(nowhere)));
+    while router.route(&Call).is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(router.routed(&Call).await.unwrap_err(), RoutingError::Route(NoRoute::NoMatch));
+}
