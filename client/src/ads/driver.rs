@@ -197,8 +197,8 @@ impl Driver {
                 _ => None,
             })
             .flatten()
-            .filter(|assignment| assignment.report_load)
-            .map(|assignment| Arc::clone(&assignment.cluster))
+            .flat_map(|assignment| assignment.reported_clusters())
+            .cloned()
             .collect();
         match &stream.reporter {
             _ if reported.is_empty() => stream.reporter = None,

@@ -58,6 +58,8 @@ impl Past {
 
 #[derive(Debug)]
 pub(super) struct Area<T> {
+    /// The cluster that it is of: two of an aggregate may have the same locality.
+    pub(super) cluster: Arc<str>,
     pub(super) name: LocalityName,
     pub(super) priority: u32,
     pub(super) weight: u32,
@@ -74,9 +76,9 @@ pub(super) struct Area<T> {
 }
 
 impl<T> Area<T> {
-    pub(super) fn new(name: LocalityName, priority: u32, weight: u32, past: Past) -> Self {
+    pub(super) fn new(cluster: Arc<str>, name: LocalityName, priority: u32, weight: u32, past: Past) -> Self {
         let (healthy, usable, dead, laid, laid_usable) = Default::default();
-        Self { name, priority, weight, past, layout: None, healthy, usable, dead, laid, laid_usable }
+        Self { cluster, name, priority, weight, past, layout: None, healthy, usable, dead, laid, laid_usable }
     }
 
     /// A healthy endpoint is one of its.
@@ -146,7 +148,7 @@ mod tests {
     const DOWN: Standing = Standing { usable: false, dead: true, laid: true };
 
     fn area(healthy: usize) -> Area<()> {
-        let mut area = Area::new(LocalityName::default(), 0, 1, Past::default());
+        let mut area = Area::new(Arc::default(), LocalityName::default(), 0, 1, Past::default());
         (0..healthy).for_each(|_| area.join(IDLE));
         area
     }

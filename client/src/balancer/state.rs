@@ -19,7 +19,7 @@ use super::snapshot::{Locality, Snapshot, Taker, routes};
 use super::stripe::Ledger;
 use super::{Endpoint, PickError, Place, Status};
 use crate::load::LoadRecorder;
-use crate::xds::model::{Assignment, EndpointHealth, LocalityName, OutlierDetection, Warmup};
+use crate::xds::model::{Assignment, EndpointHealth, OutlierDetection, Warmup};
 
 /// Up to so many endpoints are all kept connected.
 const CONNECT_ALL: usize = 200;
@@ -122,14 +122,16 @@ impl<T: Default> State<T> {
         // When nobody serves yet, everything is as cold, and must begin at once.
         let serves = before.values().any(|entry| entry.standing().usable);
         let health = if serves { health::Standing::NEW } else { health::Standing::WHOLE };
-        let past: HashMap<LocalityName, _> = self.areas.drain(..).map(|area| (area.name.clone(), area.past)).collect();
+        let past: HashMap<_, _> = self.areas.drain(..).map(|area| ((area.cluster, area.name), area.past)).collect();
         for (priority, localities) in (0u32..).zip(&assignment.priorities) {
             for locality in localities {
                 let name = &locality.locality;
-                let past = past.get(name).copied().unwrap_or_default();
-                let mut area = Area::new(name.clone(), priority, locality.weight, past);
-                let counted = || self.load.locality(&assignment.cluster, &assignment.eds_service, name);
-                let load = assignment.report_load.then(counted);
+                let cluster = Arc::clone(assignment.cluster_of(priority));
+                let key = (cluster, name.clone());
+                let past = past.get(&key).copied().unwrap_or_default();
+                let mut area = Area::new(key.0, key.1, priority, locality.weight, past);
+                let reported = assignment.reported(priority);
+                let load = reported.map(|(cluster, service)| self.load.locality(cluster, service, name));
                 let place = Arc::new(Place { locality: name.clone(), priority, load });
                 for assigned in &locality.endpoints {
                     // Twice in an assignment is a mistake that xDS validation refuses; others' first word counts.

@@ -7,7 +7,7 @@ use rand::RngExt as _;
 use super::{Channel, Options};
 use crate::ads::XdsClient;
 use crate::balancer::Chosen;
-use crate::connection::Dial;
+use crate::connection::{Dial, Tls};
 use crate::xds::bootstrap::{Bootstrap, BootstrapError};
 use crate::xds::target::{Target, TargetError};
 
@@ -60,10 +60,18 @@ impl Builder {
         self
     }
 
-    /// How an endpoint of a locality is chosen; power of two choices by least requests unless said otherwise.
+    /// How an endpoint of a locality is chosen, whatever the control plane says. Without this, its word counts, then the
+    /// default: the least busy of a few.
     #[must_use]
     pub fn strategy(mut self, strategy: impl Into<Chosen>) -> Self {
-        self.options.strategy = strategy.into();
+        self.options.strategies = strategy.into().into();
+        self
+    }
+
+    /// A strategy that the control plane may choose by this name; `make` is called for each cluster that gets it.
+    #[must_use]
+    pub fn register(mut self, name: &str, make: impl Fn() -> Chosen + Send + Sync + 'static) -> Self {
+        self.options.strategies.register(name, make);
         self
     }
 
@@ -71,6 +79,13 @@ impl Builder {
     #[must_use]
     pub fn dial(mut self, dial: Arc<dyn Dial>) -> Self {
         self.options.dial = dial;
+        self
+    }
+
+    /// TLS to endpoints, over the connections of [`Builder::dial`]; plain text unless said otherwise.
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.options.tls = Some(tls);
         self
     }
 

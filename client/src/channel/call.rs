@@ -10,7 +10,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use http::header::{HeaderName, HeaderValue, USER_AGENT};
-use http::uri::Scheme;
 use http::{HeaderMap, Request, Response, Uri, request};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::{Code, Status, body::Body};
@@ -133,7 +132,7 @@ async fn route(core: &Core, head: &request::Parts, begun: Instant) -> Result<Rou
 /// A request as it goes out: an absolute URI and our name.
 fn prepare(head: &mut request::Parts, core: &Core) -> Result<(), Status> {
     let mut uri = std::mem::take(&mut head.uri).into_parts();
-    uri.scheme = Some(Scheme::HTTP);
+    uri.scheme = Some(core.scheme.clone());
     uri.authority.get_or_insert_with(|| core.authority.clone());
     head.uri = Uri::from_parts(uri).map_err(|error| Status::internal(format!("the request's URI: {error}")))?;
     head.version = http::Version::HTTP_2;

@@ -20,7 +20,7 @@ use std::task::{Context, Poll};
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, select_ok};
-use http::uri::Authority;
+use http::uri::{Authority, Scheme};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -30,9 +30,10 @@ pub use self::error::{CallError, Failure};
 pub use self::explain::{Burden, ClusterExplanation, Explanation, LastPick};
 pub use self::hints::RequestHints;
 pub use self::picked::{CallObserver, Picked};
+pub use crate::routing::Strategies;
 
-use crate::balancer::{Balancer, Chosen, PickError, RequestInfo};
-use crate::connection::{self, Dial, Slot, Tcp};
+use crate::balancer::{Balancer, PickError, RequestInfo};
+use crate::connection::{self, Dial, Slot, Tcp, Tls};
 use crate::load::LoadRecorder;
 use crate::routing::{AbortOnDrop, Parts, Router, follow};
 use crate::xds::model::Resolution;
@@ -50,6 +51,7 @@ pub struct Channel {
 struct Core {
     /// The service, as messages name it.
     service: Arc<str>,
+    scheme: Scheme,
     authority: Authority,
     router: Arc<Router<Slot>>,
     last: Mutex<Option<LastPick>>,
@@ -70,8 +72,10 @@ impl Core {
 pub struct Options {
     /// Where connections come from.
     pub dial: Arc<dyn Dial>,
-    /// Which endpoint of a locality takes a request.
-    pub strategy: Chosen,
+    /// How connections are secured; `None`: not at all.
+    pub tls: Option<Tls>,
+    /// Which endpoint of a locality takes a request: one strategy for all, or those that the control plane may choose.
+    pub strategies: Strategies,
     /// The start of all random choices.
     pub seed: u64,
     /// Where calls are counted for load reports.
@@ -79,9 +83,9 @@ pub struct Options {
 }
 
 impl Options {
-    /// TCP, power of two choices, and reports that nobody reads.
+    /// TCP without TLS, the default strategy, and reports that nobody reads.
     pub fn new(seed: u64) -> Self {
-        Self { dial: Arc::new(Tcp), strategy: Chosen::default(), seed, load: LoadRecorder::new() }
+        Self { dial: Arc::new(Tcp), tls: None, strategies: Strategies::default(), seed, load: LoadRecorder::new() }
     }
 }
 
@@ -105,14 +109,21 @@ impl Channel {
     /// A channel that sends to whatever `resolutions` holds, connecting at once. `service` is its name in messages and,
     /// unless requests bring their own, their authority. Needs a tokio runtime.
     pub fn over(service: &str, resolutions: watch::Receiver<Resolution>, options: Options) -> Self {
-        let Options { dial, strategy, seed, load } = options;
+        let Options { dial, tls, strategies, seed, load } = options;
+        let authority = service.parse().unwrap_or_else(|_| Authority::from_static("service"));
+        let scheme = if tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+        let dial = match tls {
+            // A port may be a name, which no authority has.
+            Some(tls) => tls.over(dial, service.split(':').next().unwrap_or(service)),
+            None => dial,
+        };
         // Other draws than its clusters make.
         let router = Arc::new(Router::new(!seed));
         let keeper = Box::new(move |balancer: &_| connection::keeper(Arc::clone(&dial), balancer));
-        let driver = follow(resolutions, &router, Parts { strategy, load, seed, keeper });
-        let authority = service.parse().unwrap_or_else(|_| Authority::from_static("service"));
+        let driver = follow(resolutions, &router, Parts { strategies, load, seed, keeper });
         let core = Core {
             service: service.into(),
+            scheme,
             authority,
             router,
             last: Mutex::new(None),

@@ -1,4 +1,4 @@
-//! Connections to endpoints: HTTP/2 over TCP, opened ahead of traffic, opened again when they end.
+//! Connections to endpoints: HTTP/2 over TCP, with TLS or without, opened ahead of traffic, opened again when they end.
 //!
 //! One task keeps one endpoint's connection and tells the balancer what becomes of it. A dead peer is noticed by the
 //! rule of [`liveness`]. Nothing here chooses an endpoint or repeats a request.
@@ -9,11 +9,13 @@ mod http2;
 mod keeper;
 mod liveness;
 mod pool;
+mod tls;
 mod wire;
 
 pub use self::dial::{Dial, Tcp, Transport};
 pub(crate) use self::http2::{Connection, Owed};
 pub(crate) use self::pool::{Keep, Pool};
+pub use self::tls::{Tls, TlsError};
 
 use std::sync::Arc;
 

@@ -25,11 +25,11 @@ pub use self::body::CountedBody;
 use self::body::Guard;
 pub use self::probe::Probe;
 use crate::ads::XdsClient;
-use crate::balancer::{Balancer, Chosen, Outcome, PickError, RequestInfo};
+use crate::balancer::{Balancer, Outcome, PickError, RequestInfo};
 use crate::channel::{ConnectError, Picked, RequestHints};
 use crate::connection::{Dial, Tcp};
 use crate::load::LoadRecorder;
-use crate::routing::{AbortOnDrop, Head, Parts, Router, RoutingError, follow};
+use crate::routing::{AbortOnDrop, Head, Parts, Router, RoutingError, Strategies, follow};
 use crate::xds::bootstrap::Bootstrap;
 use crate::xds::model::Resolution;
 use crate::xds::routing::NoRoute;
@@ -82,7 +82,7 @@ impl BalanceLayer {
         #[expect(clippy::disallowed_methods, reason = "the seed of whoever hands in none")]
         let seed = rand::rng().random();
         let resolutions = client.watch(target.clone());
-        Self::over(target.name(), resolutions, Chosen::default(), client.load().clone(), seed)
+        Self::over(target.name(), resolutions, Strategies::default(), client.load().clone(), seed)
     }
 
     /// A layer over whatever `resolutions` holds. `service` is its name in messages and, unless requests bring their own,
@@ -90,7 +90,7 @@ impl BalanceLayer {
     pub fn over(
         service: &str,
         resolutions: watch::Receiver<Resolution>,
-        strategy: impl Into<Chosen>,
+        strategies: impl Into<Strategies>,
         load: LoadRecorder,
         seed: u64,
     ) -> Self {
@@ -98,7 +98,7 @@ impl BalanceLayer {
         let router = Arc::new(Router::new(!seed));
         let dial: Arc<dyn Dial> = Arc::new(Tcp);
         let keeper = Box::new(move |balancer: &_| probe::keeper(Arc::clone(&dial), balancer));
-        let driver = follow(resolutions, &router, Parts { strategy: strategy.into(), load, seed, keeper });
+        let driver = follow(resolutions, &router, Parts { strategies: strategies.into(), load, seed, keeper });
         Self { core: Arc::new(Core { service: service.into(), router, _driver: AbortOnDrop::spawn(driver) }) }
     }
 

@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::Strategies;
 use super::budget::Budget;
 use super::follow::{AbortOnDrop, drive};
 use super::waiting::Waiting;
-use crate::balancer::{Balancer, Chosen};
+use crate::balancer::Balancer;
 use crate::connection::{Keep, Pool};
 use crate::load::LoadRecorder;
-use crate::xds::model::Assignment;
+use crate::xds::model::{Assignment, Balancing};
 
 /// A cluster that requests go to. Dropped, it closes its connections once they are idle.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub(crate) struct Cluster<T> {
     pub(crate) waiting: Waiting,
     retry_percent: AtomicU32,
     max_pending: AtomicU32,
+    balancing: Vec<Balancing>,
     assignments: watch::Sender<Arc<Assignment>>,
     _driver: AbortOnDrop,
 }
@@ -35,7 +37,7 @@ type Keeper<T> = Box<dyn Fn(&Arc<Balancer<T>>) -> Keep<T> + Send + Sync>;
 
 /// From what a transport's clusters are made.
 pub(crate) struct Parts<T> {
-    pub(crate) strategy: Chosen,
+    pub(crate) strategies: Strategies,
     pub(crate) load: LoadRecorder,
     pub(crate) seed: u64,
     /// How endpoints of a balancer are kept connected.
@@ -44,7 +46,7 @@ pub(crate) struct Parts<T> {
 
 impl<T> fmt::Debug for Parts<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parts").field("strategy", &self.strategy).finish_non_exhaustive()
+        f.debug_struct("Parts").field("strategies", &self.strategies).finish_non_exhaustive()
     }
 }
 
@@ -52,7 +54,8 @@ impl<T: Default + Send + Sync + 'static> Cluster<T> {
     /// Begins to connect. The `number`th of its service: each has random choices of its own. In a runtime only.
     pub(super) fn start(assignment: Arc<Assignment>, parts: &Parts<T>, number: u64) -> Self {
         let seed = parts.seed.wrapping_add(number);
-        let balancer = Arc::new(Balancer::with_load(parts.strategy.clone(), seed, parts.load.clone()));
+        let balancer =
+            Arc::new(Balancer::with_load(parts.strategies.choose(&assignment.balancing), seed, parts.load.clone()));
         balancer.assign(Arc::clone(&assignment), Instant::now());
         let pool = Pool::new(Arc::clone(&balancer), (parts.keeper)(&balancer));
         let (assignments, newest) = watch::channel(Arc::clone(&assignment));
@@ -62,12 +65,18 @@ impl<T: Default + Send + Sync + 'static> Cluster<T> {
             waiting: Waiting::default(),
             retry_percent: AtomicU32::default(),
             max_pending: AtomicU32::default(),
+            balancing: assignment.balancing.clone(),
             assignments,
             _driver: AbortOnDrop::spawn(drive(newest, Arc::clone(&balancer), pool)),
             balancer,
         };
         cluster.limit(&assignment);
         cluster
+    }
+
+    /// Whether it can take this assignment; one that shares requests in another way is another cluster's.
+    pub(super) fn suits(&self, assignment: &Assignment) -> bool {
+        self.balancing == assignment.balancing
     }
 
     /// Takes a new assignment.

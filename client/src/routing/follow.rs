@@ -76,8 +76,13 @@ impl<T: Default + Send + Sync + 'static> Clusters<T> {
         let mut targets: BTreeMap<Arc<str>, Target<T>> = BTreeMap::new();
         for (name, cluster) in &routing.clusters {
             let target = cluster.as_ref().map_err(NoCluster::clone).map(|assignment| {
-                let same = before.remove(name).inspect(|cluster| cluster.assign(assignment));
-                same.unwrap_or_else(|| self.start(assignment))
+                match before.remove(name).filter(|cluster| cluster.suits(assignment)) {
+                    Some(cluster) => {
+                        cluster.assign(assignment);
+                        cluster
+                    }
+                    None => self.start(assignment),
+                }
             });
             if let Ok(cluster) = &target {
                 self.held.insert(Arc::clone(name), Arc::clone(cluster));

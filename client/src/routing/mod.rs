@@ -8,6 +8,7 @@ mod budget;
 mod cluster;
 mod follow;
 mod head;
+mod strategy;
 mod table;
 mod waiting;
 
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 pub(crate) use self::cluster::{Cluster, Parts};
 pub(crate) use self::follow::{AbortOnDrop, follow};
 pub(crate) use self::head::Head;
+pub use self::strategy::Strategies;
 pub(crate) use self::table::{Routed, RoutingError};
 
 use self::table::Table;

@@ -2,7 +2,8 @@
 
 use envoy_types::pb::envoy::config::cluster::v3::{
     CircuitBreakers, Cluster, LoadBalancingPolicy, circuit_breakers::Thresholds, cluster::ClusterDiscoveryType,
-    cluster::DiscoveryType, cluster::EdsClusterConfig, load_balancing_policy::Policy,
+    cluster::CustomClusterType, cluster::DiscoveryType, cluster::EdsClusterConfig, cluster::LbPolicy,
+    load_balancing_policy::Policy,
 };
 use envoy_types::pb::envoy::config::core::v3::{
     Address, AggregatedConfigSource, ConfigSource, Locality, SelfConfigSource, SocketAddress, TypedExtensionConfig,
@@ -16,6 +17,7 @@ use envoy_types::pb::envoy::config::route::v3::{
     Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route::Action, route_action::ClusterSpecifier,
     route_match::PathSpecifier,
 };
+use envoy_types::pb::envoy::extensions::clusters::aggregate::v3::ClusterConfig as AggregateConfig;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter, Rds, http_connection_manager::RouteSpecifier, http_filter::ConfigType,
 };
@@ -150,7 +152,21 @@ pub(crate) fn cluster(name: &str, service: &str) -> Any {
     pack(Kind::Cluster, &cluster_of(name, service))
 }
 
-/// The same, which wants load reports.
+/// An aggregate of clusters.
+pub(crate) fn aggregate(name: &str, of: &[&str]) -> Any {
+    let config = AggregateConfig { clusters: of.iter().map(|name| (*name).to_owned()).collect() };
+    let config = any_of("type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig", &config);
+    let custom = CustomClusterType { name: "envoy.clusters.aggregate".to_owned(), typed_config: Some(config) };
+    let cluster = Cluster {
+        name: name.to_owned(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::ClusterType(custom)),
+        lb_policy: LbPolicy::ClusterProvided.into(),
+        ..Cluster::default()
+    };
+    pack(Kind::Cluster, &cluster)
+}
+
+/// An EDS cluster that wants load reports.
 pub(crate) fn reporting_cluster(name: &str) -> Any {
     pack(Kind::Cluster, &Cluster { lrs_server: this_server(), ..cluster_of(name, "") })
 }

@@ -37,6 +37,8 @@ pub struct Assignment {
     pub cluster: Arc<str>,
     /// Its EDS service name, as load reports name it; empty if it has none.
     pub eds_service: Arc<str>,
+    /// Of an aggregate, the clusters that it is made of, in the order of their priorities; empty: it is none.
+    pub leaves: Vec<Leaf>,
     /// Localities by priority, highest first; never an empty priority. No priority at all: the service has no endpoint.
     pub priorities: Vec<Vec<LocalityEndpoints>>,
     /// How many requests may be open at once (`circuit_breakers`); `None`: no limit.
@@ -47,6 +49,8 @@ pub struct Assignment {
     pub connect_timeout: Duration,
     /// When an endpoint is taken for broken.
     pub outlier_detection: OutlierDetection,
+    /// How endpoints of a locality share requests, the most preferred way first; empty: by the default.
+    pub balancing: Vec<Balancing>,
     /// How a new endpoint gets its share.
     pub warmup: Warmup,
     /// How a locality that was dead takes its share back.
@@ -63,16 +67,63 @@ impl Default for Assignment {
         Self {
             cluster: Arc::default(),
             eds_service: Arc::default(),
+            leaves: Vec::new(),
             priorities: Vec::new(),
             max_requests: None,
             max_pending_requests: None,
             connect_timeout: Duration::from_secs(1),
             outlier_detection: OutlierDetection::default(),
+            balancing: Vec::new(),
             warmup: Warmup::default(),
             failback: Failback::default(),
             retry_percent: 20,
             report_load: false,
         }
+    }
+}
+
+/// A cluster of an aggregate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    /// Its name.
+    pub cluster: Arc<str>,
+    /// Its EDS service name, as load reports name it; empty if it has none.
+    pub eds_service: Arc<str>,
+    /// Whether its load is reported.
+    pub report_load: bool,
+    /// How many of the priorities are its.
+    pub priorities: usize,
+}
+
+impl Assignment {
+    /// The cluster and EDS service that a priority's load is reported under, if it is reported.
+    #[must_use]
+    pub fn reported(&self, priority: u32) -> Option<(&Arc<str>, &Arc<str>)> {
+        if self.leaves.is_empty() {
+            return self.report_load.then_some((&self.cluster, &self.eds_service));
+        }
+        let leaf = self.leaf(priority).filter(|leaf| leaf.report_load)?;
+        Some((&leaf.cluster, &leaf.eds_service))
+    }
+
+    /// The clusters whose load is reported.
+    pub fn reported_clusters(&self) -> impl Iterator<Item = &Arc<str>> {
+        let own = (self.leaves.is_empty() && self.report_load).then_some(&self.cluster);
+        own.into_iter().chain(self.leaves.iter().filter(|leaf| leaf.report_load).map(|leaf| &leaf.cluster))
+    }
+
+    /// The cluster that a priority is of.
+    #[must_use]
+    pub fn cluster_of(&self, priority: u32) -> &Arc<str> {
+        self.leaf(priority).map_or(&self.cluster, |leaf| &leaf.cluster)
+    }
+
+    fn leaf(&self, priority: u32) -> Option<&Leaf> {
+        let mut until = 0;
+        self.leaves.iter().find(|leaf| {
+            until += leaf.priorities;
+            (priority as usize) < until
+        })
     }
 }
 
@@ -141,6 +192,30 @@ impl Default for Failback {
     fn default() -> Self {
         Self { ramp: Duration::from_secs(60), hold_down: Duration::from_secs(30) }
     }
+}
+
+/// A strategy, by the control plane's word. Each is one of `balancer::strategies`, with its
+/// defaults.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Balancing {
+    /// The default. Round robin is served by it as well.
+    LeastRequest,
+    /// By what servers say of their utilisation.
+    WeightedRoundRobin,
+    /// Peak EWMA.
+    PeakEwma,
+    /// A hash ring with bounded load.
+    RingHash,
+    /// Maglev with bounded load.
+    Maglev,
+    /// Prequal's rule.
+    HotCold,
+    /// By the requests' cost.
+    RequestCost,
+    /// By the longest shared beginning of a prompt.
+    PrefixAffinity,
+    /// One that the application may have registered under this name.
+    Custom(Arc<str>),
 }
 
 /// When endpoints are ejected, and for how long.

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::model::{Assignment, Resolution};
-use super::resources::cluster::Cluster;
+use super::model::{Assignment, Leaf, Resolution};
+use super::resources::cluster::{Cluster, Discovery};
 use super::resources::endpoints::Endpoints;
 use super::resources::listener::{Listener, Routes};
 use super::resources::route::RouteConfig;
@@ -29,20 +29,35 @@ pub(super) enum Found<'a> {
 pub(super) struct Inputs {
     listener: Arc<Listener>,
     routes: Option<Arc<RouteConfig>>,
-    clusters: BTreeMap<Arc<str>, Result<Parts, NoCluster>>,
+    clusters: BTreeMap<Arc<str>, Result<Vec<Part>, NoCluster>>,
 }
 
-/// What an assignment was made from.
+/// What an assignment was made from: the cluster itself, or each cluster of an aggregate that is there, in order.
 #[derive(Debug, Clone)]
-struct Parts {
+struct Part {
+    name: Arc<str>,
     cluster: Arc<Cluster>,
     endpoints: Arc<Endpoints>,
 }
 
-impl Parts {
-    fn same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.cluster, &other.cluster) && Arc::ptr_eq(&self.endpoints, &other.endpoints)
+impl Part {
+    /// As load reports name it.
+    fn eds_service(&self) -> Arc<str> {
+        match &self.cluster.discovery {
+            Discovery::Eds(service) => service.as_str().into(),
+            Discovery::Aggregate(_) => Arc::default(),
+        }
     }
+
+    fn same(&self, other: &Self) -> bool {
+        self.name == other.name
+            && Arc::ptr_eq(&self.cluster, &other.cluster)
+            && Arc::ptr_eq(&self.endpoints, &other.endpoints)
+    }
+}
+
+fn all_same(these: &[Part], others: &[Part]) -> bool {
+    these.len() == others.len() && these.iter().zip(others).all(|(one, other)| one.same(other))
 }
 
 impl Inputs {
@@ -58,11 +73,29 @@ impl Inputs {
             && self.clusters.iter().zip(&other.clusters).all(|((name, one), (others, other))| {
                 name == others
                     && match (one, other) {
-                        (Ok(one), Ok(other)) => one.same(other),
+                        (Ok(one), Ok(other)) => all_same(one, other),
                         (one, other) => one.as_ref().err() == other.as_ref().err(),
                     }
             })
     }
+}
+
+/// So many clusters stand in each other at most, the leaf with them: as in gRPC.
+const DEEPEST: usize = 16;
+
+/// What a cluster turned out to be.
+enum Discovered<'a> {
+    Leaf(Part),
+    Aggregate(&'a [Arc<str>]),
+}
+
+/// What a cluster is made of.
+#[derive(Default)]
+struct Collected {
+    parts: Vec<Part>,
+    /// Why one of its clusters is not among them.
+    missing: Option<NoCluster>,
+    seen: BTreeSet<Arc<str>>,
 }
 
 /// Why there is no routing, or no assignment.
@@ -82,11 +115,21 @@ impl<'a> Resolver<'a> {
         Self { held }
     }
 
-    /// The clusters that a target's routes name, as far as that is known.
+    /// The clusters that a target's routes lead to, aggregates and theirs, as far as that is known.
     pub(super) fn clusters(&self, target: &Target) -> BTreeSet<String> {
-        let Ok((listener, named)) = self.listener(target) else { return BTreeSet::new() };
-        let Ok(routes) = routes(target, &listener, named.as_deref()) else { return BTreeSet::new() };
-        names(routes).map(|name| name.to_string()).collect()
+        let mut clusters = BTreeSet::new();
+        let Ok((listener, named)) = self.listener(target) else { return clusters };
+        let Ok(routes) = routes(target, &listener, named.as_deref()) else { return clusters };
+        let mut todo: Vec<&str> = names(routes).map(|name| &**name).collect();
+        while let Some(name) = todo.pop() {
+            if clusters.insert(name.to_owned())
+                && let Found::Good(Decoded::Cluster(cluster)) = self.held.find(Kind::Cluster, name)
+                && let Discovery::Aggregate(of) = &cluster.discovery
+            {
+                todo.extend(of.iter().map(|name| &**name));
+            }
+        }
+        clusters
     }
 
     /// Whether something that a target needs has not come.
@@ -137,13 +180,58 @@ impl<'a> Resolver<'a> {
         Ok(Inputs { listener, routes: named, clusters })
     }
 
-    fn parts(&self, name: &str) -> Result<Parts, Stop> {
+    /// An aggregate is as good as those of its clusters that are there; it must have one.
+    fn parts(&self, name: &Arc<str>) -> Result<Vec<Part>, Stop> {
+        let mut collected = Collected::default();
+        self.collect(name, &mut Vec::new(), &mut collected)?;
+        match collected.missing.filter(|_| collected.parts.is_empty()) {
+            Some(missing) => Err(Stop::NotFound(missing)),
+            None => Ok(collected.parts),
+        }
+    }
+
+    /// Collects the parts of a cluster: what comes twice counts where it came first. `above`: the aggregates that it is in.
+    fn collect<'n>(&self, name: &'n Arc<str>, above: &mut Vec<&'n str>, collected: &mut Collected) -> Result<(), Stop>
+    where
+        'a: 'n,
+    {
+        if above.contains(&&**name) {
+            return Err(not_found(Kind::Cluster, name, "it is an aggregate that holds itself".to_owned()));
+        }
+        if above.len() >= DEEPEST {
+            let reason = format!("it stands below more than {} aggregates", DEEPEST - 1);
+            return Err(not_found(Kind::Cluster, name, reason));
+        }
+        if !collected.seen.insert(Arc::clone(name)) {
+            return Ok(());
+        }
+        match self.discovered(name) {
+            Ok(Discovered::Leaf(part)) => collected.parts.push(part),
+            Ok(Discovered::Aggregate(of)) => {
+                above.push(name);
+                of.iter().try_for_each(|name| self.collect(name, above, collected))?;
+                above.pop();
+            }
+            Err(Stop::NotFound(why)) => {
+                collected.missing.get_or_insert(why);
+            }
+            Err(Stop::Awaited) => return Err(Stop::Awaited),
+        }
+        Ok(())
+    }
+
+    fn discovered(&self, name: &Arc<str>) -> Result<Discovered<'a>, Stop> {
         let Decoded::Cluster(cluster) = self.need(Kind::Cluster, name)? else { return Err(Stop::Awaited) };
-        let service = if cluster.eds_service.is_empty() { name } else { &cluster.eds_service };
+        let service = match &cluster.discovery {
+            Discovery::Aggregate(of) => return Ok(Discovered::Aggregate(of)),
+            Discovery::Eds(service) if service.is_empty() => &**name,
+            Discovery::Eds(service) => service.as_str(),
+        };
         let Decoded::ClusterLoadAssignment(endpoints) = self.need(Kind::ClusterLoadAssignment, service)? else {
             return Err(Stop::Awaited);
         };
-        Ok(Parts { cluster: cluster.clone(), endpoints: endpoints.clone() })
+        let (cluster, endpoints) = (Arc::clone(cluster), Arc::clone(endpoints));
+        Ok(Discovered::Leaf(Part { name: Arc::clone(name), cluster, endpoints }))
     }
 
     /// The Listener, and the RouteConfiguration if it is one of its own.
@@ -197,12 +285,12 @@ fn names(routes: &[Route]) -> impl Iterator<Item = &Arc<str>> {
 
 /// An assignment that would be made from the same parts as before is kept.
 fn routing(target: &Target, inputs: &Inputs, before: (Option<&Inputs>, &Resolution)) -> Option<Routing> {
-    let kept = |name: &Arc<str>, parts: &Parts| {
+    let kept = |name: &Arc<str>, parts: &[Part]| {
         let (Some(inputs), Resolution::Routing(routing)) = before else { return None };
-        let same = inputs.clusters.get(name)?.as_ref().is_ok_and(|before| before.same(parts));
+        let same = inputs.clusters.get(name)?.as_ref().is_ok_and(|before| all_same(before, parts));
         routing.clusters.get(name).filter(|_| same)?.as_ref().ok().cloned()
     };
-    let made = |(name, parts): (&Arc<str>, &Result<Parts, NoCluster>)| {
+    let made = |(name, parts): (&Arc<str>, &Result<Vec<Part>, NoCluster>)| {
         let made = parts.as_ref().map_err(NoCluster::clone);
         let made = made.map(|parts| kept(name, parts).unwrap_or_else(|| Arc::new(assignment(name, parts))));
         (Arc::clone(name), made)
@@ -214,15 +302,30 @@ fn routing(target: &Target, inputs: &Inputs, before: (Option<&Inputs>, &Resoluti
     })
 }
 
-fn assignment(name: &Arc<str>, Parts { cluster, endpoints }: &Parts) -> Assignment {
+/// Of an aggregate, the priorities of its clusters in a row. What else is said of a cluster is the first one's: its limits
+/// hold for all of them together, since they are one to whoever calls.
+fn assignment(name: &Arc<str>, parts: &[Part]) -> Assignment {
+    let Some(first) = parts.first() else {
+        return Assignment { cluster: Arc::clone(name), ..Assignment::default() };
+    };
+    let is_aggregate = first.name != *name;
+    let leaf = |part: &Part| Leaf {
+        cluster: Arc::clone(&part.name),
+        eds_service: part.eds_service(),
+        report_load: part.cluster.report_load,
+        priorities: part.endpoints.priorities.len(),
+    };
+    let cluster = &first.cluster;
     Assignment {
         cluster: Arc::clone(name),
-        eds_service: cluster.eds_service.as_str().into(),
-        priorities: endpoints.priorities.clone(),
+        eds_service: if is_aggregate { Arc::default() } else { first.eds_service() },
+        leaves: if is_aggregate { parts.iter().map(leaf).collect() } else { Vec::new() },
+        priorities: parts.iter().flat_map(|part| part.endpoints.priorities.iter().cloned()).collect(),
         max_requests: cluster.max_requests,
         max_pending_requests: cluster.max_pending_requests,
         connect_timeout: cluster.connect_timeout,
         outlier_detection: cluster.outlier_detection,
+        balancing: cluster.balancing.clone(),
         warmup: cluster.warmup,
         failback: cluster.failback,
         retry_percent: cluster.retry_percent,

@@ -16,6 +16,7 @@ use envoy_types::pb::google::rpc::Status;
 
 use super::model::Resolution;
 use super::resolve::{Found, Inputs, Resolver};
+use super::resources::cluster::Discovery;
 use super::resources::listener::Routes;
 use super::resources::{self, Decoded, Kind};
 use super::target::Target;
@@ -292,13 +293,19 @@ impl SotwClient {
                 && resolver.is_incomplete(target)
             {
                 clusters.extend(routing.clusters.keys().map(|name| name.to_string()));
+                let leaves = routing.assignments().flat_map(|assignment| &assignment.leaves);
+                clusters.extend(leaves.map(|leaf| leaf.cluster.to_string()));
             }
         }
         self.subscribe(Kind::Cluster, clusters);
 
         let services = self.types[Kind::Cluster as usize].entries.iter().filter_map(|(name, entry)| {
             let Decoded::Cluster(cluster) = &entry.good.as_ref()?.content else { return None };
-            Some(if cluster.eds_service.is_empty() { name.clone() } else { cluster.eds_service.clone() })
+            match &cluster.discovery {
+                Discovery::Eds(service) if service.is_empty() => Some(name.clone()),
+                Discovery::Eds(service) => Some(service.clone()),
+                Discovery::Aggregate(_) => None,
+            }
         });
         let services = services.collect();
         self.subscribe(Kind::ClusterLoadAssignment, services);

@@ -9,4 +9,5 @@ mod restarts;
 mod retries;
 mod routes;
 mod support;
+mod tls;
 mod wire;

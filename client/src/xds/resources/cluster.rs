@@ -1,28 +1,23 @@
-//! CDS: a cluster whose endpoints come over EDS.
+//! CDS: a cluster whose endpoints come over EDS, or an aggregate of others in the order of preference.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use envoy_types::pb::envoy::config::cluster::v3::{
-    Cluster as Proto, LoadBalancingPolicy,
-    cluster::{ClusterDiscoveryType, DiscoveryType, LbPolicy},
+    Cluster as Proto,
+    cluster::{ClusterDiscoveryType, DiscoveryType},
 };
 use envoy_types::pb::envoy::config::core::v3::{RoutingPriority, config_source::ConfigSourceSpecifier};
-use envoy_types::pb::envoy::extensions::load_balancing_policies::{
-    common::v3::SlowStartConfig, least_request::v3::LeastRequest, wrr_locality::v3::WrrLocality,
-};
-use envoy_types::pb::google::protobuf::{Any, UInt32Value, value::Kind as ValueKind};
+use envoy_types::pb::envoy::extensions::clusters::aggregate::v3::ClusterConfig as AggregateConfig;
+use envoy_types::pb::google::protobuf::{UInt32Value, value::Kind as ValueKind};
 
-use super::{Invalid, duration, must_be_this_stream, outliers, parse};
-use crate::xds::model::{Assignment, Failback, OutlierDetection, Warmup};
+use super::balancing::{self, Policy};
+use super::{Invalid, duration, must_be_this_stream, outliers, parse, parse_any};
+use crate::xds::model::{Assignment, Balancing, Failback, OutlierDetection, Warmup};
 
-const WRR_LOCALITY: &str = "type.googleapis.com/envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality";
-const LEAST_REQUEST: &str =
-    "type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest";
-const ROUND_ROBIN: &str = "type.googleapis.com/envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin";
-
-/// Policies nest no deeper.
-const DEEPEST: u32 = 16;
+const AGGREGATE: &str = "envoy.clusters.aggregate";
+const AGGREGATE_CONFIG: &str = "type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig";
 
 /// Retries for a hundred calls where nothing is said.
 const RETRY_PERCENT: u32 = 20;
@@ -30,11 +25,21 @@ const RETRY_PERCENT: u32 = 20;
 /// The filter whose metadata is Portolan's.
 pub const METADATA_FILTER: &str = "portolan.dev";
 
+/// Where a Cluster's endpoints come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Discovery {
+    /// From the ClusterLoadAssignment of this name; empty: the cluster's own name.
+    Eds(String),
+    /// From these clusters, the most preferred first (`envoy.clusters.aggregate`). What else such a cluster says does not
+    /// count, but what they say.
+    Aggregate(Vec<Arc<str>>),
+}
+
 /// A Cluster.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cluster {
-    /// Its EDS service name; empty: its own name.
-    pub eds_service: String,
+    /// Where its endpoints come from.
+    pub discovery: Discovery,
     /// The limit of open requests; `None`: none.
     pub max_requests: Option<u32>,
     /// The limit of requests that wait; `None`: none.
@@ -43,6 +48,8 @@ pub struct Cluster {
     pub connect_timeout: Duration,
     /// When an endpoint is taken for broken.
     pub outlier_detection: OutlierDetection,
+    /// How endpoints share requests, the most preferred way first; empty: by the client's default.
+    pub balancing: Vec<Balancing>,
     /// How a new endpoint gets its share.
     pub warmup: Warmup,
     /// Retries for a hundred calls.
@@ -59,13 +66,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(String, Result<Cluster, Invalid>),
 }
 
 fn validate(proto: &Proto) -> Result<Cluster, Invalid> {
-    match &proto.cluster_discovery_type {
-        Some(ClusterDiscoveryType::Type(kind)) if *kind == i32::from(DiscoveryType::Eds) => {}
-        _ => return Err(Invalid::new("type", "only EDS clusters are supported yet")),
-    }
-    let eds = proto.eds_cluster_config.as_ref();
-    let eds = eds.ok_or_else(|| Invalid::new("eds_cluster_config", "must be set"))?;
-    must_be_this_stream("eds_cluster_config.eds_config", eds.eds_config.as_ref())?;
+    let discovery = discovery(proto)?;
     let report_load = match proto.lrs_server.as_ref().map(|source| &source.config_source_specifier) {
         None => false,
         Some(Some(ConfigSourceSpecifier::Self_(_))) => true,
@@ -74,23 +75,48 @@ fn validate(proto: &Proto) -> Result<Cluster, Invalid> {
     if proto.transport_socket.is_some() {
         return Err(Invalid::new("transport_socket", "not supported yet"));
     }
-    let warmup = policy(proto)?;
+    let Policy { balancing, warmup } = match &discovery {
+        Discovery::Eds(_) => balancing::validate(proto)?,
+        Discovery::Aggregate(_) => Policy::default(),
+    };
     let detection = outliers::validate(proto.outlier_detection.as_ref(), flag(proto, "ejectWholeLocality")?);
     let outlier_detection = detection.map_err(|invalid| invalid.below("outlier_detection"))?;
     let thresholds = proto.circuit_breakers.as_ref().map_or(&[][..], |breakers| &breakers.thresholds);
     let default = thresholds.iter().find(|thresholds| thresholds.priority == i32::from(RoutingPriority::Default));
     let limit = |of: fn(&Thresholds) -> Option<UInt32Value>| default.and_then(of).map(|limit| limit.value);
     Ok(Cluster {
-        eds_service: eds.service_name.clone(),
+        discovery,
         retry_percent: default.map_or(Ok(RETRY_PERCENT), retry_percent)?,
         max_requests: limit(|thresholds| thresholds.max_requests),
         max_pending_requests: limit(|thresholds| thresholds.max_pending_requests),
         connect_timeout: connect_timeout(proto)?,
         outlier_detection,
+        balancing,
         warmup,
         failback: failback(proto)?,
         report_load,
     })
+}
+
+fn discovery(proto: &Proto) -> Result<Discovery, Invalid> {
+    match &proto.cluster_discovery_type {
+        Some(ClusterDiscoveryType::Type(kind)) if *kind == i32::from(DiscoveryType::Eds) => {
+            let eds = proto.eds_cluster_config.as_ref();
+            let eds = eds.ok_or_else(|| Invalid::new("eds_cluster_config", "must be set"))?;
+            must_be_this_stream("eds_cluster_config.eds_config", eds.eds_config.as_ref())?;
+            Ok(Discovery::Eds(eds.service_name.clone()))
+        }
+        Some(ClusterDiscoveryType::ClusterType(custom)) if custom.name == AGGREGATE => {
+            let field = "cluster_type.typed_config";
+            let config = custom.typed_config.as_ref().ok_or_else(|| Invalid::new(field, "must be set"))?;
+            let config: AggregateConfig = parse_any(field, config, AGGREGATE_CONFIG)?;
+            if config.clusters.is_empty() {
+                return Err(Invalid::new(format!("{field}.clusters"), "must not be empty"));
+            }
+            Ok(Discovery::Aggregate(config.clusters.iter().map(|name| name.as_str().into()).collect()))
+        }
+        _ => Err(Invalid::new("type", "only EDS clusters and aggregates of them are supported yet")),
+    }
 }
 
 fn connect_timeout(proto: &Proto) -> Result<Duration, Invalid> {
@@ -109,79 +135,6 @@ fn retry_percent(thresholds: &Thresholds) -> Result<u32, Invalid> {
         Some(percent) if (0.0..=100.0).contains(&percent) => Ok(percent.round() as u32),
         Some(_) => Err(Invalid::new("circuit_breakers.retry_budget.budget_percent", "must be from 0 to 100")),
     }
-}
-
-/// Whether we balance as the cluster wants. Least request of two choices is what we do; round robin wants even load, which
-/// it gives. With it comes how a new endpoint gets its share.
-fn policy(proto: &Proto) -> Result<Warmup, Invalid> {
-    match &proto.load_balancing_policy {
-        Some(list) => first_known(list, 0).map_err(|invalid| invalid.below("load_balancing_policy")),
-        None => match LbPolicy::try_from(proto.lb_policy) {
-            Ok(LbPolicy::RoundRobin | LbPolicy::LeastRequest) => Ok(Warmup::default()),
-            _ => Err(Invalid::new("lb_policy", "LB policy is not supported")),
-        },
-    }
-}
-
-fn first_known(list: &LoadBalancingPolicy, depth: u32) -> Result<Warmup, Invalid> {
-    if depth >= DEEPEST {
-        return Err(Invalid::new("policies", "nested too deep"));
-    }
-    for (i, policy) in list.policies.iter().enumerate() {
-        let config = policy.typed_extension_config.as_ref().and_then(|config| config.typed_config.as_ref());
-        let field = format!("policies[{i}].typed_extension_config.typed_config");
-        let config = config.ok_or_else(|| Invalid::new(&*field, "must be set"))?;
-        if let Some(known) = take(config, depth) {
-            return known.map_err(|invalid| invalid.below(field));
-        }
-    }
-    Err(Invalid::new("policies", "no supported load balancing policy in the list"))
-}
-
-/// `None` if the policy is unknown.
-fn take(config: &Any, depth: u32) -> Option<Result<Warmup, Invalid>> {
-    Some(match config.type_url.as_str() {
-        ROUND_ROBIN => Ok(Warmup::default()),
-        LEAST_REQUEST => parse(LEAST_REQUEST, &config.value).and_then(|it: LeastRequest| {
-            two_choices(&it)?;
-            it.slow_start_config.as_ref().map_or(Ok(Warmup::default()), slow_start)
-        }),
-        WRR_LOCALITY => parse(WRR_LOCALITY, &config.value).and_then(|it: WrrLocality| {
-            let child =
-                it.endpoint_picking_policy.ok_or_else(|| Invalid::new("endpoint_picking_policy", "must be set"))?;
-            first_known(&child, depth + 1).map_err(|invalid| invalid.below("endpoint_picking_policy"))
-        }),
-        _ => return None,
-    })
-}
-
-fn two_choices(policy: &LeastRequest) -> Result<(), Invalid> {
-    match policy.choice_count.as_ref().map_or(2, |count| count.value) {
-        2 => Ok(()),
-        0 | 1 => Err(Invalid::new("choice_count", "must be at least 2")),
-        _ => Err(Invalid::new("choice_count", "other than 2 is not supported yet")),
-    }
-}
-
-fn slow_start(proto: &SlowStartConfig) -> Result<Warmup, Invalid> {
-    let bad = |field: &str, problem| Err(Invalid::new(format!("slow_start_config.{field}"), problem));
-    let mut warmup = Warmup::default();
-    if let Some(window) = &proto.slow_start_window {
-        warmup.window = duration("slow_start_config.slow_start_window", window)?;
-    }
-    if let Some(aggression) = &proto.aggression {
-        warmup.aggression = aggression.default_value;
-        if !warmup.aggression.is_finite() || warmup.aggression <= 0.0 {
-            return bad("aggression", "must be greater than 0");
-        }
-    }
-    if let Some(percent) = &proto.min_weight_percent {
-        if !(0.0..=100.0).contains(&percent.value) {
-            return bad("min_weight_percent", "must be from 0 to 100");
-        }
-        warmup.least = percent.value / 100.0;
-    }
-    Ok(warmup)
 }
 
 /// What our own metadata says by this name.

@@ -3,6 +3,7 @@
 //! A field that gRPC's clients ignore is ignored here. A field that they obey and we do not yet is refused as "not
 //! supported yet", so that the control plane hears of it. Nothing here keeps state.
 
+mod balancing;
 pub mod cluster;
 pub mod endpoints;
 pub mod listener;

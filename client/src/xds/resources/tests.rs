@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3::{
     CircuitBreakers, Cluster as ProtoCluster, OutlierDetection as Detection, circuit_breakers::Thresholds,
-    circuit_breakers::thresholds::RetryBudget, cluster::ClusterDiscoveryType, cluster::LbPolicy,
+    circuit_breakers::thresholds::RetryBudget, cluster::ClusterDiscoveryType, cluster::CustomClusterType,
+    cluster::LbPolicy,
 };
 use envoy_types::pb::envoy::config::core::v3::{
     HealthStatus, Metadata, RuntimeDouble, RuntimeFractionalPercent, TransportSocket,
@@ -33,7 +34,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::xds::fixtures::*;
 use crate::xds::matching::RequestHead;
-use crate::xds::model::{EndpointHealth, Failback, OutlierDetection, Retry, Warmup};
+use crate::xds::model::{Balancing, EndpointHealth, Failback, OutlierDetection, Retry, Warmup};
 use crate::xds::routing::{Forward, NoRoute, Route};
 
 fn content(kind: Kind, any: &Any) -> Result<Decoded, String> {
@@ -376,7 +377,8 @@ fn a_cluster_says_what_a_balancer_must_know() {
         other => panic!("{other:?}"),
     };
     let plain = Cluster {
-        eds_service: "service".to_owned(),
+        discovery: cluster::Discovery::Eds("service".to_owned()),
+        balancing: vec![Balancing::LeastRequest],
         max_requests: Some(500),
         max_pending_requests: None,
         connect_timeout: Duration::from_secs(1),
@@ -488,7 +490,11 @@ fn a_cluster_that_we_cannot_do_is_refused() {
 #[test]
 fn of_a_list_of_policies_the_first_known_one_counts() {
     let with = |list| clustered(|cluster| cluster.load_balancing_policy = Some(list));
-    let maglev = || policy("maglev.v3.Maglev", Vec::new());
+    let read = |list| match content(Kind::Cluster, &with(list)) {
+        Ok(Decoded::Cluster(cluster)) => cluster.balancing.clone(),
+        other => panic!("{other:?}"),
+    };
+    let unknown = || policy("random.v3.Random", Vec::new());
     let choices = |count: u32| {
         let choice_count = Some(UInt32Value { value: count });
         policy(
@@ -496,11 +502,33 @@ fn of_a_list_of_policies_the_first_known_one_counts() {
             LeastRequest { choice_count, ..LeastRequest::default() }.encode_to_vec(),
         )
     };
-    assert!(content(Kind::Cluster, &with(policies(vec![maglev(), choices(2)]))).is_ok());
-    refused(Kind::Cluster, &with(policies(vec![maglev()])), "no supported load balancing policy");
+    let named = |name: &str, fields: &[&str]| {
+        let fields = fields.iter().map(|field| ((*field).to_owned(), Value::default())).collect();
+        let type_url = format!("type.googleapis.com/{name}");
+        let value = balancing::TypedStruct { type_url, value: Some(Struct { fields }) }.encode_to_vec();
+        Any { type_url: "type.googleapis.com/xds.type.v3.TypedStruct".to_owned(), value }
+    };
+    for (name, expected) in [
+        ("round_robin.v3.RoundRobin", Balancing::LeastRequest),
+        ("client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin", Balancing::WeightedRoundRobin),
+        ("ring_hash.v3.RingHash", Balancing::RingHash),
+        ("maglev.v3.Maglev", Balancing::Maglev),
+    ] {
+        assert_eq!(read(policies(vec![unknown(), policy(name, Vec::new()), choices(2)])), [expected]);
+    }
+    assert_eq!(read(portolan_policy()), [Balancing::LeastRequest]);
+    assert_eq!(read(policies(vec![choices(7)])), [Balancing::LeastRequest]);
+    assert_eq!(read(policies(vec![named("portolan.PeakEwma", &[]), choices(2)])), [Balancing::PeakEwma]);
+    let custom = |name: &str| Balancing::Custom(name.into());
+    let list = policies(vec![named("shop.Mine", &["any"]), named("portolan.Later", &[]), choices(2), unknown()]);
+    assert_eq!(read(list), [custom("shop.Mine"), custom("portolan.Later"), Balancing::LeastRequest]);
+    assert_eq!(read(policies(vec![named("shop.Mine", &[])])), [custom("shop.Mine")]);
+    let settings = policies(vec![named("portolan.PeakEwma", &["decay"])]);
+    refused(Kind::Cluster, &with(settings), "value.decay error:portolan.PeakEwma has no settings");
+    refused(Kind::Cluster, &with(policies(vec![named("", &[])])), "type_url error:names no policy");
+    refused(Kind::Cluster, &with(policies(vec![unknown()])), "no supported load balancing policy");
     refused(Kind::Cluster, &with(policies(vec![])), "no supported load balancing policy");
     refused(Kind::Cluster, &with(policies(vec![choices(1)])), "choice_count error:must be at least 2");
-    refused(Kind::Cluster, &with(policies(vec![choices(3)])), "choice_count error:other than 2 is not supported yet");
     let broken = policy("wrr_locality.v3.WrrLocality", vec![0xff; 4]);
     refused(Kind::Cluster, &with(policies(vec![broken])), "cannot be parsed");
 
@@ -650,4 +678,25 @@ proptest! {
         }
         let _ = content(kind, &any);
     }
+}
+
+#[test]
+fn an_aggregate_names_its_clusters_in_order() {
+    let read = |any: &Any| match content(Kind::Cluster, any) {
+        Ok(Decoded::Cluster(cluster)) => cluster.discovery.clone(),
+        other => panic!("{other:?}"),
+    };
+    let expected = cluster::Discovery::Aggregate(vec!["near".into(), "far".into()]);
+    assert_eq!(read(&aggregate("all", &["near", "far"])), expected);
+    refused(Kind::Cluster, &aggregate("all", &[]), "cluster_type.typed_config.clusters error:must not be empty");
+    let custom = |name: &str, config| {
+        clustered(|cluster| {
+            let custom = CustomClusterType { name: name.to_owned(), typed_config: config };
+            cluster.cluster_discovery_type = Some(ClusterDiscoveryType::ClusterType(custom));
+        })
+    };
+    refused(Kind::Cluster, &custom("envoy.clusters.aggregate", None), "cluster_type.typed_config error:must be set");
+    let other = Any { type_url: "type.googleapis.com/x.Y".to_owned(), value: Vec::new() };
+    refused(Kind::Cluster, &custom("envoy.clusters.aggregate", Some(other.clone())), "unsupported type");
+    refused(Kind::Cluster, &custom("envoy.clusters.redis", Some(other)), "only EDS clusters and aggregates of them");
 }

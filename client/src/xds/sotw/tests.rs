@@ -457,3 +457,81 @@ fn a_cluster_that_is_not_there_fails_its_own_calls_alone() {
     client.received(response(Kind::Cluster, "3", "z", vec![]));
     assert_eq!(not_found(&client, "l").0, "Cluster `a`", "without any cluster there is no service");
 }
+
+/// A client whose routes lead to the cluster `all`, which these resources make.
+fn aggregated(clusters: Vec<Any>) -> SotwClient {
+    let mut client = client();
+    client.watch(target("l"));
+    client.connected(ServerIndex(0), false);
+    requests(&mut client);
+    client.received(response(Kind::Listener, "1", "l", vec![listener("l", "r")]));
+    requests(&mut client);
+    client.received(response(Kind::RouteConfiguration, "1", "r", vec![routes("r", "all")]));
+    requests(&mut client);
+    // What an aggregate names is asked for once it is known, and the whole is given again.
+    for _ in 0..=clusters.len() {
+        client.received(response(Kind::Cluster, "1", "c", clusters.clone()));
+        requests(&mut client);
+    }
+    client
+}
+
+#[test]
+fn an_aggregates_clusters_are_its_priorities_in_order() {
+    let clusters = || {
+        let (all, rest) = (aggregate("all", &["near", "rest", "near"]), aggregate("rest", &["far", "near"]));
+        vec![all, rest, reporting_cluster("near"), cluster("far", "endpoints-of-far")]
+    };
+    let mut client = aggregated(clusters());
+    let near = assignment_of("near", vec![zone(0, "a", 1, &["10.0.0.1:80"]), zone(1, "b", 1, &["10.0.0.2:80"])]);
+    client.received(response(Kind::ClusterLoadAssignment, "1", "e", vec![near]));
+    assert_eq!(now(&client, "l"), Resolution::Pending, "far is awaited");
+    let far = assignment("endpoints-of-far", &["10.0.0.3:80"]);
+    client.received(response(Kind::ClusterLoadAssignment, "2", "f", vec![far]));
+    let made = the_one(&now(&client, "l"));
+    assert_eq!((&*made.cluster, made.priorities.len()), ("all", 3));
+    assert_eq!(addresses(&now(&client, "l")), ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+    assert_eq!(made.max_requests, Some(500), "as its first cluster says");
+    let reported = |priority| made.reported(priority).map(|(cluster, _)| &**cluster);
+    assert_eq!([reported(0), reported(1), reported(2)], [Some("near"), Some("near"), None]);
+    assert_eq!(made.reported_clusters().map(|name| &**name).collect::<Vec<_>>(), ["near"]);
+    assert_eq!(&**made.cluster_of(2), "far");
+
+    // One that goes away leaves the others; without any there is no service.
+    client.received(response(
+        Kind::Cluster,
+        "3",
+        "g",
+        clusters().into_iter().filter(|it| *it != clusters()[2]).collect(),
+    ));
+    assert_eq!(addresses(&now(&client, "l")), ["10.0.0.3:80"]);
+    client.received(response(Kind::Cluster, "4", "h", clusters()[..2].to_vec()));
+    assert_eq!(not_found(&client, "l").0, "Cluster `near`");
+}
+
+#[test]
+fn an_aggregate_that_holds_itself_or_nests_too_deep_is_none() {
+    let mut client = aggregated(vec![aggregate("all", &["b"]), aggregate("b", &["all"])]);
+    let (resource, reason) = not_found(&client, "l");
+    assert_eq!((resource.as_str(), reason.as_str()), ("Cluster `all`", "it is an aggregate that holds itself"));
+    client.received(response(Kind::Cluster, "2", "x", vec![aggregate("all", &["b"]), cluster("b", "")]));
+    requests(&mut client);
+    client.received(response(Kind::ClusterLoadAssignment, "1", "e", vec![assignment("b", &["10.0.0.1:80"])]));
+    assert_eq!(addresses(&now(&client, "l")), ["10.0.0.1:80"]);
+
+    // `all` holds 1, which holds 2, and so on; the last is no aggregate.
+    let chain = |last: usize| {
+        let name = |i: usize| if i == 0 { "all".to_owned() } else { i.to_string() };
+        let mut clusters: Vec<Any> = (0..last).map(|i| aggregate(&name(i), &[&name(i + 1)])).collect();
+        clusters.push(cluster(&name(last), ""));
+        clusters
+    };
+    let deep = aggregated(chain(16));
+    assert_eq!(
+        not_found(&deep, "l"),
+        ("Cluster `16`".to_owned(), "it stands below more than 15 aggregates".to_owned())
+    );
+    let mut deepest = aggregated(chain(15));
+    deepest.received(response(Kind::ClusterLoadAssignment, "1", "e", vec![assignment("15", &["10.0.0.1:80"])]));
+    assert_eq!(addresses(&now(&deepest, "l")), ["10.0.0.1:80"]);
+}
