@@ -376,6 +376,15 @@ impl<'a> Simulation<'a> {
 }
 
 impl Scenario {
+    /// Whatever starts in it is so many times slower at first.
+    pub(crate) fn start_as_cold_as(&mut self, coldness: f64) {
+        for (_, _, event) in &mut self.events {
+            if let Event::Start(cold) = event {
+                *cold = coldness;
+            }
+        }
+    }
+
     /// The mean of a normal with deviation = mean, cut at 0: φ(1)/Φ(1) more.
     pub(crate) fn mean_work(&self) -> f64 {
         self.work * (1.0 + 0.241_970_7 / 0.841_344_7)

@@ -14,25 +14,25 @@ const MOST: usize = 640;
 const STEP: usize = 4;
 
 /// By strategy; `None`: more than the most that were tried.
-pub(crate) fn pods() -> Vec<(Strategy, Option<usize>)> {
-    Strategy::ALL.into_iter().map(|strategy| (strategy, fewest(strategy))).collect()
+pub(crate) fn pods(seed: u64) -> Vec<(Strategy, Option<usize>)> {
+    Strategy::ALL.into_iter().map(|strategy| (strategy, fewest(strategy, seed))).collect()
 }
 
-fn holds(strategy: Strategy, servers: usize) -> bool {
+fn holds(strategy: Strategy, seed: u64, servers: usize) -> bool {
     let scenario = scenarios::shared("slo", LOAD, servers);
-    let measured = strategy.run(&scenario);
+    let measured = strategy.run(&scenario, seed);
     measured.quantile_ms(0.99) <= P99_MS && measured.errors * 10_000 <= measured.requests
 }
 
 /// By bisection: more servers are never worse, but for chance.
-fn fewest(strategy: Strategy) -> Option<usize> {
-    if !holds(strategy, MOST) {
+fn fewest(strategy: Strategy, seed: u64) -> Option<usize> {
+    if !holds(strategy, seed, MOST) {
         return None;
     }
     let (mut too_few, mut enough) = (FEWEST - STEP, MOST);
     while enough - too_few > STEP {
         let middle = too_few + (enough - too_few) / 2 / STEP * STEP;
-        if holds(strategy, middle) { enough = middle } else { too_few = middle }
+        if holds(strategy, seed, middle) { enough = middle } else { too_few = middle }
     }
     Some(enough)
 }

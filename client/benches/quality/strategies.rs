@@ -7,8 +7,6 @@ use crate::ours::Ours;
 use crate::policy::Policy;
 use crate::sim::{Scenario, Simulation};
 
-const SEED: u64 = 42;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Strategy {
     Default,
@@ -43,8 +41,8 @@ impl Strategy {
         }
     }
 
-    fn client(self, scenario: &Scenario, client: usize) -> Box<dyn Policy> {
-        let (servers, draws) = (scenario.machines.len(), Draws::new(SEED, 1000 + client as u64));
+    fn client(self, scenario: &Scenario, seed: u64, client: usize) -> Box<dyn Policy> {
+        let (servers, draws) = (scenario.machines.len(), Draws::new(seed, 1000 + client as u64));
         match self {
             Self::Default => Box::new(Ours::new(servers, scenario.zones, draws)),
             Self::Connection => Box::new(Connection::new(servers, draws)),
@@ -56,8 +54,8 @@ impl Strategy {
         }
     }
 
-    pub(crate) fn run(self, scenario: &Scenario) -> Measured {
-        let clients = (0..scenario.clients).map(|client| self.client(scenario, client)).collect();
-        Simulation::new(scenario, SEED, clients).run()
+    pub(crate) fn run(self, scenario: &Scenario, seed: u64) -> Measured {
+        let clients = (0..scenario.clients).map(|client| self.client(scenario, seed, client)).collect();
+        Simulation::new(scenario, seed, clients).run()
     }
 }
