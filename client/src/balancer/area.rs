@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::ramp::Presence;
+use super::health::Newcomers;
+use super::ramp::{FLOOR, Presence};
 use super::shares::Stand;
 use super::snapshot::Locality;
 use crate::xds::model::{Failback, LocalityName};
@@ -35,25 +36,56 @@ pub(super) struct Past {
     pub(super) presence: Presence,
     /// What its endpoints typically took while it had its whole share, in seconds: a mean over ten looks or so.
     usual: Option<f32>,
+    /// What they took since it is back, in seconds: a mean over four looks or so.
+    since_back: Option<f32>,
+    pub(super) newcomers: Newcomers,
 }
 
 /// An answer that takes so many times as long as it usually did is slow.
 const SLOW: f32 = 2.0;
+/// One that is back counts as so many times as slow as it was until its answers show what it is: processes that have just
+/// begun are slow more often than not, and one quick answer says little.
+const UNPROVEN: f32 = 3.0;
 
 impl Past {
     /// An interval of `passed` has gone by, in which its endpoints typically took so many seconds; `None`: nobody answered.
     pub(super) fn saw(&mut self, typical: Option<f32>, now: Instant, passed: Duration, failback: Failback) {
-        match (self.presence, typical, self.usual) {
-            (Presence::Whole, Some(typical), usual) => {
-                let usual = usual.unwrap_or(typical);
-                self.usual = Some(usual + (typical - usual) / 10.0);
+        match (self.presence, self.usual) {
+            (Presence::Whole, usual) => (self.usual, self.since_back) = (follow(usual, typical, 10.0), None),
+            (Presence::Returning { .. }, Some(usual)) => {
+                let since = self.since_back.unwrap_or(usual * UNPROVEN);
+                self.since_back = follow(Some(since), typical, 4.0);
+                // Where nobody answered what is known counts.
+                if typical.unwrap_or(since) > usual * SLOW {
+                    self.presence = self.presence.hold_up(now, passed, failback);
+                }
             }
-            (Presence::Returning { .. }, Some(typical), Some(usual)) if typical > usual * SLOW => {
-                self.presence = self.presence.hold_up(now, passed, failback);
-            }
-            _ => {}
+            _ => self.since_back = None,
         }
     }
+
+    /// How much of its share it may take: what it has climbed, less while it is slower than it was.
+    ///
+    /// One that is twice as slow has half the room, and a request that goes there takes twice as long. So its share is
+    /// divided by the square of how many times slower it is, the less the further it has climbed: at the end of the ramp
+    /// it is what its weight says, however slow it is then. Where latencies are not measured it is what it has climbed.
+    pub(super) fn fraction(&self, now: Instant, failback: Failback) -> f64 {
+        let climbed = self.presence.fraction(now, failback);
+        match (self.presence, self.usual.zip(self.since_back)) {
+            (Presence::Returning { .. }, Some((usual, since))) if climbed > FLOOR && since > usual => {
+                let slower = f64::from(since / usual);
+                (climbed / (1.0 + (slower * slower - 1.0) * (1.0 - climbed))).max(FLOOR)
+            }
+            _ => climbed,
+        }
+    }
+}
+
+/// A mean that follows what is seen over so many looks.
+fn follow(mean: Option<f32>, seen: Option<f32>, looks: f32) -> Option<f32> {
+    let Some(seen) = seen else { return mean };
+    let mean = mean.unwrap_or(seen);
+    Some(mean + (seen - mean) / looks)
 }
 
 #[derive(Debug)]
@@ -140,6 +172,8 @@ impl<T> Area<T> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const IDLE: Standing = Standing { usable: false, dead: false, laid: false };
@@ -162,7 +196,7 @@ mod tests {
     async fn one_that_comes_back_slow_takes_its_share_back_slower() {
         let failback = Failback { ramp: Duration::from_secs(10), hold_down: Duration::ZERO };
         let start = Instant::now();
-        let mut past = Past { presence: Presence::Whole, usual: None };
+        let mut past = Past { presence: Presence::Whole, ..Past::default() };
         past.saw(Some(0.1), start, Duration::from_secs(1), failback);
         past.presence = Presence::Returning { since: start, flaps: 0 };
         let fraction = |mut past: Past, takes| {
@@ -171,6 +205,57 @@ mod tests {
             past.presence.fraction(last, failback)
         };
         assert_eq!((fraction(past, 0.15), fraction(past, 0.3)), (0.8, 0.2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_comes_back_takes_little_until_it_is_as_fast_as_it_was() {
+        let failback = Failback { ramp: Duration::from_secs(10), hold_down: Duration::ZERO };
+        let mut start = Instant::now();
+        let mut past = Past { presence: Presence::Whole, ..Past::default() };
+        past.saw(Some(0.1), start, Duration::from_secs(1), failback);
+        past.presence = Presence::Returning { since: start, flaps: 0 };
+        // Seconds later its share is this much of what it has climbed to; whole when that is at its end.
+        let mut after = |past: &mut Past, seconds, takes| {
+            for _ in 0..seconds {
+                start += Duration::from_secs(1);
+                past.saw(takes, start, Duration::from_secs(1), failback);
+            }
+            let climbed = past.presence.fraction(start, failback);
+            (past.fraction(start, failback) / climbed, climbed)
+        };
+        let unknown = after(&mut past, 5, None).0;
+        assert!((0.12..0.2).contains(&unknown), "it has not answered: {unknown}");
+        let slow = after(&mut past, 10, Some(0.5)).0;
+        assert!(slow < unknown / 1.5, "{slow} {unknown}");
+        let well = after(&mut past, 4, Some(0.1)).0;
+        assert!((0.2..0.9).contains(&well), "a few quick answers are not enough: {well}");
+        assert!(after(&mut past, 4, Some(0.1)).0 > 0.8);
+        // It ends, however slow it is.
+        assert_eq!(after(&mut past, 40, Some(10.0)), (1.0, 1.0));
+    }
+
+    proptest! {
+        #[test]
+        fn a_returning_ones_share_is_between_the_foot_and_what_it_has_climbed_to(
+            usual in 1e-4f32..10.0,
+            since in 1e-4f32..60.0,
+            more in 1.0f32..10.0,
+            climbed in 0u64..12_000,
+        ) {
+            let failback = Failback { ramp: Duration::from_secs(10), hold_down: Duration::from_secs(1) };
+            let now = Instant::now();
+            let presence = Presence::Returning { since: now, flaps: 0 };
+            let at = now + Duration::from_millis(climbed);
+            let fraction = |since| {
+                let past = Past { presence, usual: Some(usual), since_back: Some(since), ..Past::default() };
+                past.fraction(at, failback)
+            };
+            let whole = presence.fraction(at, failback);
+            prop_assert!(fraction(since) <= whole);
+            prop_assert!(fraction(since) >= whole.min(FLOOR));
+            prop_assert!(fraction(since * more) <= fraction(since), "the slower the less");
+            prop_assert!(climbed < 11_000 || fraction(since) == 1.0, "the ramp ends");
+        }
     }
 
     #[test]

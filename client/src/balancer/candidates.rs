@@ -210,6 +210,11 @@ impl<'a, N> Candidates<'a, N> {
         let n = self.len();
         let (mut best, mut last) = ((first, cost), None);
         let mut compare = |at: usize| {
+            // Of one that has yet to answer nothing is known, which would make it the best of sixteen: it is tried as often
+            // as it is drawn first, and no more.
+            if self.cell(at).admission().is_probing() {
+                return false;
+            }
             let cost = self.cost(at);
             if at != first {
                 last = Some(at);
@@ -383,6 +388,25 @@ mod tests {
         locality.seats[0].cell().add(1);
         assert_eq!(drawn(&locality), 0.0);
         assert!(locality.shares(1000, |candidates| candidates.draw_other(1))[0] == 0.0);
+    }
+
+    #[test]
+    fn one_that_has_not_answered_yet_is_tried_as_often_as_it_is_drawn_however_busy_the_others_are() {
+        let locality = Locality::new(&[1; 40], 1);
+        locality.seats[1..].iter().for_each(|seat| seat.cell().add(3));
+        let share = |admission| {
+            locality.seats[0].cell().admit(admission);
+            locality.shares(20_000, |candidates| candidates.least_loaded().at)[0]
+        };
+        let (probing, open) = (share(Admission::probing(0.2)), share(Admission::OPEN));
+        assert!((0.003..0.007).contains(&probing), "a fifth of a fortieth: {probing}");
+        assert!(open > 0.2, "the least busy of sixteen: {open}");
+        // Of a few, all are looked at.
+        let few = Locality::new(&[1; 4], 1);
+        few.seats[0].cell().admit(Admission::probing(0.2));
+        few.seats[1..].iter().for_each(|seat| seat.cell().add(3));
+        let share = few.shares(20_000, |candidates| candidates.least_loaded().at)[0];
+        assert!((0.05..0.08).contains(&share), "{share}");
     }
 
     #[test]

@@ -40,6 +40,12 @@ impl Admission {
         f64::from(self.0 & !ONE_AT_A_TIME) / f64::from(WHOLE)
     }
 
+    /// It has yet to show that it can answer.
+    #[inline]
+    pub(super) fn is_probing(self) -> bool {
+        self.0 & ONE_AT_A_TIME != 0
+    }
+
     /// Whether a request may go there while so many are in flight.
     #[inline]
     pub(super) fn admits(self, in_flight: u32) -> bool {
@@ -214,6 +220,8 @@ mod tests {
         assert_eq!(Admission::probing(1.0), Admission::ONE_AT_A_TIME);
         assert_eq!(Admission::probing(0.25).factor(), 0.25);
         assert!(!Admission::probing(0.25).admits(1));
+        assert!(Admission::probing(0.25).is_probing() && !Admission::fraction(0.25).is_probing());
+        assert!(!Admission::OPEN.is_probing() && !Admission::CLOSED.is_probing());
         assert!(Admission::fraction(0.0).factor() > 0.0);
     }
 }

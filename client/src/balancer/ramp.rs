@@ -13,7 +13,7 @@ use crate::xds::model::Failback;
 /// The share climbs in so many steps.
 pub(crate) const STEPS: u32 = 20;
 /// The share at the ramp's foot: enough to warm the first connections and caches.
-const FLOOR: f64 = 0.02;
+pub(super) const FLOOR: f64 = 0.02;
 /// A flap doubles the hold-down, at most so many times.
 const MOST_DOUBLINGS: u32 = 3;
 

@@ -268,17 +268,18 @@ impl<T> State<T> {
             let connected: Vec<SocketAddr> =
                 addresses.filter(|address| self.entries.get(address).is_some_and(connected)).collect();
             let others = serving > usize::from(self.areas[at].is_usable());
-            let (ejected, typical) = self.look_at(&connected, others, now, passed);
+            let (ejected, typical) = self.look_at(at, &connected, others, now, passed);
             self.areas[at].past.saw(typical, now, passed, assignment.failback);
             changed |= ejected;
         }
         changed
     }
 
-    /// Looks at the connected endpoints of a locality. `others`: whether another locality serves. Returns whether an
+    /// Looks at the connected endpoints of a locality, an area by its number. `others`: whether another locality serves. Returns whether an
     /// endpoint was ejected or let in again, and what they typically take.
     fn look_at(
         &mut self,
+        at: usize,
         connected: &[SocketAddr],
         others: bool,
         now: Instant,
@@ -293,6 +294,9 @@ impl<T> State<T> {
             .collect();
         let latency = |(entry, member): (&Entry<T>, &health::Member)| entry.endpoint.latency(member.interval.latency);
         let peers = Peers::of(entries().zip(&members).filter_map(latency));
+        let new = entries().zip(&members).filter(|(entry, _)| entry.health.is_new());
+        let newcomers =
+            self.areas[at].past.newcomers.after(new.map(|(_, member)| member.interval.latency), peers.typical);
         let out = health::judge(&members, others, &self.outliers);
         let mut changed = false;
         for ((address, member), out) in connected.iter().zip(members).zip(out) {
@@ -304,7 +308,8 @@ impl<T> State<T> {
                 entry.endpoint.vitals.forget();
                 entry.health.eject(now, &self.outliers)
             } else {
-                entry.health.after(&member.interval, peers.typical, now, passed, (&self.outliers, &self.warmup))
+                let peers = health::Around { typical: peers.typical, newcomers };
+                entry.health.after(&member.interval, peers, now, passed, (&self.outliers, &self.warmup))
             };
             if member.ejected && !entry.health.is_ejected() {
                 // Judged anew: by the failures it was ejected for it would never be tried.
@@ -314,6 +319,7 @@ impl<T> State<T> {
             entry.settle(&self.warmup);
             self.areas[entry.area].change(before, entry.standing());
         }
+        self.areas[at].past.newcomers = newcomers;
         (changed, peers.typical)
     }
 
@@ -347,7 +353,7 @@ impl<T> State<T> {
         let mut stands: Vec<Vec<Stand>> = vec![Vec::new(); assignment.priorities.len()];
         for area in &mut self.areas {
             area.past.presence = area.past.presence.observe(area.is_usable(), area.is_dead(), now, failback);
-            stands[area.priority as usize].push(area.stand(area.past.presence.fraction(now, failback)));
+            stands[area.priority as usize].push(area.stand(area.past.fraction(now, failback)));
         }
         self.due = self.areas.iter().filter_map(|area| area.past.presence.next_change(now, failback)).min();
         self.look_at_tiers(assignment.priorities.len());
@@ -377,7 +383,7 @@ impl<T> State<T> {
             share: *share,
             usable: area.usable(),
             healthy: area.healthy(),
-            because: because(area.is_usable(), *share, area.past.presence, area.past.presence.fraction(now, failback)),
+            because: because(area.is_usable(), *share, area.past.presence, area.past.fraction(now, failback)),
         };
         self.areas.iter().zip(&self.published).map(line).collect()
     }

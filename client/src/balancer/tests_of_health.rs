@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::tests::{OK, Shape, address, all_ready, assignment, balancer, down, report, shares_of};
 use super::{Balancer, Outcome, RequestInfo, Status};
+use crate::orca::OrcaReport;
 
 const THREE: Shape<'_> = &[&[("a", 1, &[(1, 1, OK), (2, 1, OK), (3, 1, OK)])]];
 
@@ -158,4 +159,68 @@ async fn a_locality_that_fails_whole_is_ejected_whole() {
     seconds(&balancer, 2, |port| if port < 3 { (Outcome::Failure, Duration::from_millis(1)) } else { well(port) })
         .await;
     assert_eq!(shares_of(&balancer, &[3, 1, 2], 100), [1.0, 0.0, 0.0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_new_ones_are_tried_later_when_the_first_that_were_are_slow() {
+    async fn tried_in(seconds_of: u32, cold: Duration) -> usize {
+        let ports: Vec<(u16, u32, _)> = (1..=60).map(|port| (port, 1, OK)).collect();
+        let balancer = ready(&[&[("a", 1, &ports[..40])]]);
+        seconds(&balancer, 2, well).await;
+        balancer.assign(Arc::new(assignment(&[&[("a", 1, &ports)]])), Instant::now());
+        (41..=60).for_each(|port| report(&balancer, port, &Status::Ready));
+        let end = |port| (Outcome::Success, if port > 40 { cold } else { Duration::from_millis(10) });
+        seconds(&balancer, seconds_of, end).await;
+        balancer.wanted().iter().filter(|it| it.address().port() > 40 && it.outcomes().0 > 0).count()
+    }
+    let (warm, cold) = (tried_in(9, Duration::from_millis(10)).await, tried_in(9, Duration::from_millis(200)).await);
+    assert!(warm >= 15 && cold >= 3 && cold * 4 <= warm * 3, "{warm} and {cold} of 20");
+    assert_eq!(tried_in(200, Duration::from_millis(200)).await, 20, "each in the end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_locality_that_comes_back_slow_takes_little_of_its_share_until_it_is_well_and_all_in_the_end() {
+    let balancer = ready(&[&[("a", 1, &[(1, 1, OK), (2, 1, OK)]), ("b", 1, &[(3, 1, OK), (4, 1, OK)])]]);
+    seconds(&balancer, 3, well).await;
+    (3..5).for_each(|port| report(&balancer, port, &down()));
+    (3..5).for_each(|port| report(&balancer, port, &Status::Ready));
+    let share = |balancer: &Balancer| balancer.explain(Instant::now())[1].share;
+    let slow = |port| (Outcome::Success, Duration::from_millis(if port > 2 { 80 } else { 10 }));
+    // Held down for three seconds; a ramp of ten that nothing slows would be at its end.
+    seconds(&balancer, 14, slow).await;
+    let held = share(&balancer);
+    assert!(held > 0.0 && held < 0.05, "{held}");
+    seconds(&balancer, 8, well).await;
+    let better = share(&balancer);
+    assert!(better > 2.0 * held, "{held} {better}");
+    seconds(&balancer, 40, slow).await;
+    assert!((share(&balancer) - 0.5).abs() < 1e-9, "the ramp ends, however slow it is");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_says_how_warm_it_is_gets_as_much() {
+    let balancer = ready(&[&[("a", 1, &[(1, 1, OK), (2, 1, OK)])]]);
+    seconds(&balancer, 2, well).await;
+    balancer.assign(Arc::new(assignment(THREE)), Instant::now());
+    report(&balancer, 3, &Status::Ready);
+    seconds(&balancer, 20, well).await;
+    let says = |warmth: f64| OrcaReport { named_metrics: [("warmth".into(), warmth)].into(), ..OrcaReport::default() };
+    let third = || balancer.wanted().into_iter().find(|it| it.address() == address(3)).unwrap();
+    let answer = |report: &OrcaReport| {
+        loop {
+            let pick = balancer.pick(&RequestInfo::default()).unwrap();
+            let hit = pick.endpoint().address() == address(3);
+            pick.finish(Outcome::Success, Some(Duration::from_millis(10)), hit.then_some(report));
+            if hit {
+                break;
+            }
+        }
+    };
+    for (warmth, factor) in [(0.5, 0.5), (0.2, 0.2), (0.0, 0.1), (7.0, 1.0)] {
+        answer(&says(warmth));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        balancer.tick(Instant::now());
+        let got = third().seat.cell().admission().factor();
+        assert!((got - factor).abs() < 1e-3, "{warmth}: {got}");
+    }
 }

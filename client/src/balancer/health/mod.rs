@@ -3,6 +3,7 @@
 //!
 //! It never looks at connections: who is not connected takes nothing anyway.
 
+mod newcomers;
 mod outlier;
 mod vitals;
 mod warmup;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub(super) use self::newcomers::Newcomers;
 pub(super) use self::outlier::{Member, judge};
 pub(super) use self::vitals::{Interval, Vitals};
 
@@ -28,6 +30,14 @@ pub(super) struct Standing {
     ejections: u32,
     /// When the last of them is forgiven.
     forgiven: Option<Instant>,
+}
+
+/// What is known of an endpoint's peers.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Around {
+    /// Their latency in seconds, if known.
+    pub(super) typical: Option<f32>,
+    pub(super) newcomers: Newcomers,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -69,16 +79,21 @@ impl Standing {
         Self { now: State::Ejected(until), ejections: self.ejections + 1, forgiven: Some(until + time) }
     }
 
+    /// It takes less than its share because it has only just begun.
+    pub(super) fn is_new(self) -> bool {
+        matches!(self.now, State::Proving(_) | State::Warming(_))
+    }
+
     /// It was out of reach and is back: another process, perhaps, and cold. If it was ejected, this is its probe.
     pub(super) fn reconnected(self) -> Self {
         Self { now: State::Proving(Duration::ZERO), ..self }
     }
 
-    /// After an interval of `passed` in which it did as `interval` says; `typical`: its peers' latency in seconds, if known.
+    /// After an interval of `passed` in which it did as `interval` says, among such peers.
     pub(super) fn after(
         self,
         interval: &Interval,
-        typical: Option<f32>,
+        Around { typical, newcomers }: Around,
         now: Instant,
         passed: Duration,
         (limits, warmup): (&OutlierDetection, &Warmup),
@@ -97,7 +112,7 @@ impl Standing {
             State::Proving(_) if interval.failed > 0 => return calmed.eject(now, limits),
             State::Proving(_) if interval.succeeded > 0 => State::Warming(Duration::ZERO),
             // Once it has a request it is its turn.
-            State::Proving(waited) if !interval.busy => State::Proving(waited + passed),
+            State::Proving(waited) if !interval.busy => State::Proving(waited + newcomers.slowed(passed)),
             State::Warming(well) => {
                 let well = match interval.warmth {
                     Some(warmth) => warmup.window.mul_f64(warmup.time_of(warmth)),
@@ -116,7 +131,8 @@ impl Standing {
 /// The part of its share that an endpoint gets which nobody has heard of yet.
 ///
 /// All clients learn of a cold endpoint at the same moment, and one request of each may be far more than it can answer. So
-/// it begins with little, and with twice as much after each twentieth of the window: busy clients try it first.
+/// it begins with little, and with twice as much after each twentieth of the window: busy clients try it first. That takes
+/// longer where those of them that were tried were slow ([`Newcomers`]).
 fn probing(waited: Duration, window: Duration) -> f64 {
     const FIRST: f64 = 0.01;
     if window.is_zero() {
@@ -136,7 +152,8 @@ mod tests {
     }
 
     fn step(standing: Standing, interval: Interval, now: Instant) -> Standing {
-        standing.after(&interval, Some(0.01), now, SECOND, (&OutlierDetection::default(), &Warmup::default()))
+        let around = Around { typical: Some(0.01), newcomers: Newcomers::default() };
+        standing.after(&interval, around, now, SECOND, (&OutlierDetection::default(), &Warmup::default()))
     }
 
     #[tokio::test(start_paused = true)]
