@@ -36,6 +36,7 @@ use crate::demand;
 use crate::gateway::{self, live::Gateways};
 use crate::kube::Stage;
 use crate::kube::mcs::exports::{self, Exports};
+use crate::kube::mirror::Forbidden;
 use crate::lrs::service::LoadReports;
 use crate::lrs::store::LoadStore;
 use crate::ports::{self, Http, Only, PortError};
@@ -198,7 +199,7 @@ pub async fn start(
             source
         }
         SourceFrom::Kube(kube) => {
-            let running = KubeSource::start(&kube, &mut rng);
+            let running = KubeSource::start(&kube, topology.clone(), &mut rng);
             let source = running.source();
             kubernetes = Some((kube, running.notes()));
             stages.push(Box::new(running));
@@ -248,8 +249,9 @@ pub async fn start(
         demand: federation.demand(),
     };
     let standing = federation.policy().standing();
+    let forbidden = Forbidden::default();
     let exports = match &kubernetes {
-        Some((kube, _)) => exports::follow(&kube.client, kube.exporting),
+        Some((kube, _)) => exports::follow(&kube.client, kube.exporting, &forbidden),
         None => watch::channel(Arc::new(Exports::everything())).1,
     };
     let publish = told(source.services.clone(), exports.clone(), own_demand, topology.clone(), standing);
@@ -295,6 +297,7 @@ pub async fn start(
         source,
         catalog: catalog.clone(),
         gateways: gateways.statuses(),
+        forbidden,
         federation: federation.clone(),
         xds: server.clone(),
         loads: loads.clone(),

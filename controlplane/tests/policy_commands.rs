@@ -79,7 +79,16 @@ fn services() -> LocalServices {
         let zones = zones.iter().enumerate();
         let zones = zones.map(|(number, zone)| (Some(zone.parse().unwrap()), vec![endpoint(number + 1)])).collect();
         let ports = vec![Port { number: 80, name: None }];
-        (id.clone(), Arc::new(LocalService { id, ports, endpoints: BTreeMap::from([(80, zones)]), capacity: None }))
+        (
+            id.clone(),
+            Arc::new(LocalService {
+                id,
+                ports,
+                endpoints: BTreeMap::from([(80, zones)]),
+                capacity: None,
+                warmup: None,
+            }),
+        )
     };
     let both = &["us-east-1a", "us-east-1b"];
     let services = [service("checkout.shop", both), service("cart.shop", &["us-east-1b"])].into();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +59,8 @@ pub struct LocalService {
     pub endpoints: BTreeMap<u16, EndpointsByZone>,
     /// Requests a second that a ready endpoint of weight 1 carries, where the source says so.
     pub capacity: Option<NonZeroU32>,
+    /// How long a new endpoint's share grows for the clients of its own cluster, where the source says so.
+    pub warmup: Option<Duration>,
 }
 
 impl LocalService {

@@ -7,10 +7,12 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition as Crd;
 use kube::api::PostParams;
+use kube::config::Kubeconfig;
 use kube::{Api, Client};
 use serde_json::json;
 
 use super::access::same;
+use super::apiserver::ApiServer;
 use super::suite::{Check, Lab};
 
 const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy");
@@ -37,16 +39,38 @@ fn least(topology: &str) -> Vec<String> {
 
 /// Installs or upgrades the release `portolan` with what must be set and `set`.
 pub(super) async fn put(lab: &Lab, kubeconfig: &Path, verb: &str, set: &[&str]) -> anyhow::Result<()> {
+    put_with(lab, kubeconfig, verb, &deploy(LEAST[1]), set).await
+}
+
+/// The same with the topology of a file.
+pub(super) async fn put_with(
+    lab: &Lab,
+    kubeconfig: &Path,
+    verb: &str,
+    topology: &str,
+    set: &[&str],
+) -> anyhow::Result<()> {
     let chart = deploy("helm/portolan");
     let mut arguments: Vec<String> = [verb, "portolan", &chart, "-n", "portolan"].map(str::to_owned).into();
     if verb == "install" {
         arguments.push("--create-namespace".to_owned());
     }
-    arguments.extend(least(&deploy(LEAST[1])));
+    arguments.extend(least(topology));
     arguments.extend(set.iter().flat_map(|value| ["--set".to_owned(), (*value).to_owned()]));
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     lab.helm(kubeconfig, &arguments).await?.done()?;
     Ok(())
+}
+
+/// A kubeconfig of the release's service account, in its namespace: what its Pods have.
+pub(super) fn as_installed(server: &ApiServer) -> anyhow::Result<PathBuf> {
+    let file = server.kubeconfig_of(Some("system:serviceaccount:portolan:portolan"), server.address())?;
+    let mut config = Kubeconfig::read_from(&file).context("cannot read the kubeconfig")?;
+    for context in config.contexts.iter_mut().filter_map(|named| named.context.as_mut()) {
+        context.namespace = Some("portolan".to_owned());
+    }
+    std::fs::write(&file, serde_json::to_vec(&config)?).with_context(|| file.display().to_string())?;
+    Ok(file)
 }
 
 async fn renders(lab: Lab) -> anyhow::Result<()> {

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,14 +18,12 @@ use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 use envoy_types::pb::google::protobuf::{Struct, Value as ProtoValue};
 use futures::channel::mpsc;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
-use kube::config::Kubeconfig;
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use prost::Message;
 use serde_json::{Value, json};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::apiserver::ApiServer;
 use super::chart;
 use super::objects::{Writer, apply, endpoint};
 use super::plane::{Plane, Serve};
@@ -143,17 +141,6 @@ fn resource(kind: &str, plural: &str) -> ApiResource {
     ApiResource::from_gvk_with_plural(&kind, plural)
 }
 
-/// A kubeconfig of the chart's service account, in its namespace.
-fn as_installed(server: &ApiServer) -> anyhow::Result<PathBuf> {
-    let file = server.kubeconfig_of(Some("system:serviceaccount:portolan:portolan"), server.address())?;
-    let mut config = Kubeconfig::read_from(&file).context("cannot read the kubeconfig")?;
-    for context in config.contexts.iter_mut().filter_map(|named| named.context.as_mut()) {
-        context.namespace = Some("portolan".to_owned());
-    }
-    std::fs::write(&file, serde_json::to_vec(&config)?).with_context(|| file.display().to_string())?;
-    Ok(file)
-}
-
 async fn put_secret(lab: &Lab, kubeconfig: &Path, (chain, key): &(String, String)) -> anyhow::Result<()> {
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "edge-cert", "namespace": "shop"},
         "type": "kubernetes.io/tls", "stringData": {"tls.crt": chain, "tls.key": key}});
@@ -228,7 +215,7 @@ async fn served(lab: Lab) -> anyhow::Result<()> {
     let shop = Writer::new(admin.clone(), "shop").await?;
     shop.service("a", json!({"ports": [{"port": 80, "targetPort": 8080}]}), json!({})).await?;
     shop.slice("a-1", "a", json!([{"port": 8080}]), &[endpoint("10.1.0.1", "here-a")]).await?;
-    let serve = Serve::alone(&lab.folder, &as_installed(&server)?, &["--watch-gateways"])?;
+    let serve = Serve::alone(&lab.folder, &chart::as_installed(&server)?, &["--watch-gateways"])?;
     let plane = Plane::start(&lab.folder, &serve).await?;
     // Its definitions come while it runs.
     let folder = lab.tools.gateway_api.display().to_string();

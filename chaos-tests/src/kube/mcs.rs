@@ -116,8 +116,11 @@ async fn site(lab: &Lab, name: &str, host: Ipv4Addr, pod: &str, port: u16) -> an
         flag("--kubeconfig", server.kubeconfig().to_owned()),
         "--export=declared".to_owned(),
     ];
-    let plane =
-        Plane::start(&lab.folder, &Serve { cluster: name.to_owned(), host, flags, node: None, program: None }).await?;
+    let plane = Plane::start(
+        &lab.folder,
+        &Serve { cluster: name.to_owned(), host, flags, node: None, rendered: None, program: None },
+    )
+    .await?;
     Ok(Site { client, _server: server, plane })
 }
 

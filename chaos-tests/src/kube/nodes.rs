@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::Api;
 use serde_json::json;
@@ -19,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::apiserver::ApiServer;
 use super::calls::{RustCalls, write_bootstrap};
 use super::chart;
-use super::plane::{Plane, Serve};
+use super::plane::{Plane, Rendered, Serve};
 use super::pods::Pods;
 use super::suite::{Check, Lab, eventually};
 use crate::runner::portolan::Portolan;
@@ -65,6 +65,8 @@ pub(super) fn checks() -> Vec<Check> {
 /// Two clusters: east with several nodes, west with the Pods; and a client in east.
 struct Site {
     lab: Lab,
+    /// Whether nodes are started as the release's StatefulSet says, which is there then.
+    installed: bool,
     east: ApiServer,
     nodes: Vec<Option<Plane>>,
     west: Plane,
@@ -90,17 +92,21 @@ fn serve(folder: &Path, cluster: &str, host: Ipv4Addr, kubeconfig: &Path) -> Ser
     ];
     let mut flags: Vec<_> = flags.iter().map(|(name, path)| format!("--{name}={}", path.display())).collect();
     flags.push("--source=kube".to_owned());
-    Serve { cluster: cluster.to_owned(), host, flags, node: None, program: None }
+    Serve { cluster: cluster.to_owned(), host, flags, node: None, rendered: None, program: None }
 }
 
 impl Site {
-    async fn new(lab: Lab) -> anyhow::Result<Self> {
+    /// `installed`: the chart is, and says how nodes are started.
+    async fn new(lab: Lab, installed: bool) -> anyhow::Result<Self> {
         let folder = &lab.folder;
         let file = folder.join("topology.yaml");
         fs::write(&file, TOPOLOGY).context("cannot write the topology")?;
         let (certs, file) = (folder.join("certs").display().to_string(), file.display().to_string());
         Portolan::new(None)?.run(&["certs", "dev", &certs, "--topology", &file]).await?;
         let (east, west) = (lab.api_server("east").await?, lab.api_server("west").await?);
+        if installed {
+            put(&lab, &east, "install", &[]).await?;
+        }
         let mut pods = Pods::new(west.client().await?, ("checkout", "shop"), 30, &["west-a"], folder.clone()).await?;
         pods.add(PODS).await?;
         let plane = Plane::start_unready(folder, &serve(folder, "west", WEST, west.kubeconfig()))?;
@@ -115,9 +121,10 @@ impl Site {
             pods,
             _west: west,
             lab,
+            installed,
         };
         for node in 0..NODES.len() {
-            site.start(node)?;
+            site.start(node).await?;
         }
         for node in site.nodes.iter_mut().flatten() {
             node.until_ready().await?;
@@ -125,8 +132,11 @@ impl Site {
         Ok(site)
     }
 
-    fn start(&mut self, node: usize) -> anyhow::Result<()> {
+    async fn start(&mut self, node: usize) -> anyhow::Result<()> {
         let mut serve = serve(&self.lab.folder, "east", host(node), self.east.kubeconfig());
+        if self.installed {
+            serve.rendered = Some(rendered(&self.lab.folder, &self.east, node).await?);
+        }
         let nodes: Vec<_> = NODES.iter().enumerate().map(|(at, name)| format!("{name}={}:7443", host(at))).collect();
         serve.node = Some(NODES[node].to_owned());
         serve.flags.push(format!("--nodes={}", nodes.join(",")));
@@ -176,6 +186,54 @@ impl Site {
     }
 }
 
+/// Installs or upgrades east's release, for this topology and these nodes.
+async fn put(lab: &Lab, east: &ApiServer, verb: &str, set: &[&str]) -> anyhow::Result<()> {
+    let topology = lab.folder.join("topology.yaml").display().to_string();
+    let set = [&["cluster=east", "replicas=3"][..], set].concat();
+    chart::put_with(lab, east.kubeconfig(), verb, &topology, &set).await
+}
+
+/// What a kubelet would start `node` with: the arguments and variables of the StatefulSet that is in the API server. Only
+/// what a network and volumes stand for is put in their place: names of Pods become addresses, mounted folders those of
+/// the run, and the service account's token a kubeconfig.
+async fn rendered(folder: &Path, east: &ApiServer, node: usize) -> anyhow::Result<Rendered> {
+    let sets: Api<StatefulSet> = Api::namespaced(east.client().await?, "portolan");
+    let pod = sets.get("portolan").await?.spec.and_then(|spec| spec.template.spec).context("no Pod's spec")?;
+    let container = pod.containers.into_iter().next().context("no container")?;
+    let mut environment = vec![("PORTOLAN_KUBECONFIG".to_owned(), chart::as_installed(east)?.display().to_string())];
+    for variable in container.env.unwrap_or_default() {
+        let of_field = || variable.value_from.as_ref()?.field_ref.as_ref().map(|field| field.field_path.as_str());
+        let value = match (&variable.value, of_field()) {
+            (Some(value), _) => value.clone(),
+            (None, Some("metadata.name")) => NODES[node].to_owned(),
+            (None, other) => bail!("the variable {} is of the field {other:?}", variable.name),
+        };
+        environment.push((variable.name, value));
+    }
+    let place = |path: &str| folder.join(path).display().to_string();
+    let mut places = vec![
+        ("/etc/portolan/topology/topology.yaml".to_owned(), place("topology.yaml")),
+        ("/etc/portolan/tls/tls.crt".to_owned(), place("certs/east.pem")),
+        ("/etc/portolan/tls/tls.key".to_owned(), place("certs/east-key.pem")),
+        ("/etc/portolan/tls/ca.crt".to_owned(), place("certs/ca.pem")),
+        ("/var/lib/portolan".to_owned(), place(NODES[node])),
+    ];
+    places.extend(NODES.iter().enumerate().map(|(at, name)| {
+        let pod = format!("={name}.portolan-nodes.portolan.svc:");
+        (pod, format!("={}:", host(at)))
+    }));
+    let argument = |mut argument: String| {
+        for (name, value) in &environment {
+            argument = argument.replace(&format!("$({name})"), value);
+        }
+        places.iter().fold(argument, |argument, (from, to)| argument.replace(from, to))
+    };
+    let arguments: Vec<String> = container.args.unwrap_or_default().into_iter().map(argument).collect();
+    let left = arguments.iter().find(|argument| ["$(", "/etc/portolan", ".svc"].iter().any(|it| argument.contains(it)));
+    ensure!(left.is_none(), "nothing stands for `{}` here", left.map_or("", String::as_str));
+    Ok(Rendered { arguments, environment })
+}
+
 /// Stands in for what kube-proxy does of the chart's Services: passes a connection on to a node that is ready, to the one of
 /// the number `first` if it is.
 fn service(port: u16, first: Arc<AtomicUsize>) -> anyhow::Result<AbortOnDropHandle<()>> {
@@ -200,7 +258,7 @@ fn service(port: u16, first: Arc<AtomicUsize>) -> anyhow::Result<AbortOnDropHand
 }
 
 async fn taken_over(lab: Lab) -> anyhow::Result<()> {
-    let mut site = Site::new(lab).await?;
+    let mut site = Site::new(lab, false).await?;
     let first = eventually("a publisher", SOON, || site.publisher()).await?;
     let calls = site.calls(first).await?;
     site.west_is_followed(&calls, "nothing yet").await?;
@@ -211,7 +269,7 @@ async fn taken_over(lab: Lab) -> anyhow::Result<()> {
     ensure!(second != first && killed.elapsed() <= TAKEOVER, "{second} after {:?}", killed.elapsed());
     site.west_is_followed(&calls, "the publisher's death").await?;
     // It comes back as one that follows.
-    site.start(first)?;
+    site.start(first).await?;
     site.nodes[first].as_mut().context("the node is not there")?.until_ready().await?;
     ensure!(site.publisher().await? == Some(second), "the node that came back publishes");
     let tally = calls.stop().await;
@@ -220,19 +278,18 @@ async fn taken_over(lab: Lab) -> anyhow::Result<()> {
 }
 
 async fn upgraded(lab: Lab) -> anyhow::Result<()> {
-    let mut site = Site::new(lab).await?;
+    let mut site = Site::new(lab, true).await?;
     let sets: Api<StatefulSet> = Api::namespaced(site.east.client().await?, "portolan");
     let template = async || anyhow::Ok(sets.get("portolan").await?.spec.context("no spec")?.template);
-    chart::put(&site.lab, site.east.kubeconfig(), "install", &["replicas=3"]).await?;
     let before = template().await?;
     let publisher = eventually("a publisher", SOON, || site.publisher()).await?;
     let calls = site.calls(publisher).await?;
-    chart::put(&site.lab, site.east.kubeconfig(), "upgrade", &["replicas=3", "log.filter=debug"]).await?;
+    put(&site.lab, &site.east, "upgrade", &["log.filter=debug"]).await?;
     ensure!(template().await? != before, "the upgrade changes no Pod");
     // The last first, each once the one before is ready.
     for node in (0..NODES.len()).rev() {
         site.nodes[node].take().context("the node is not there")?.terminate().await?;
-        site.start(node)?;
+        site.start(node).await?;
         let plane = site.nodes[node].as_mut().context("the node is not there")?;
         plane.until_ready().await.with_context(|| format!("{} after its restart", NODES[node]))?;
         let tally = calls.tally();

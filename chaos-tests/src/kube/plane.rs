@@ -30,6 +30,15 @@ spec:
     - {name: here, zones: [here-a, here-b], clusters: [{name: one, controlPlane: {address: 127.0.1.1, voter: true}}]}
 ";
 
+/// What a Pod would be started with.
+#[derive(Debug, Clone)]
+pub(super) struct Rendered {
+    /// `serve` and its flags.
+    pub arguments: Vec<String>,
+    /// Variables with their values.
+    pub environment: Vec<(String, String)>,
+}
+
 /// How a control plane is started.
 #[derive(Debug, Clone)]
 pub(super) struct Serve {
@@ -41,6 +50,8 @@ pub(super) struct Serve {
     pub host: Ipv4Addr,
     /// More flags: the topology, certificates, the source.
     pub flags: Vec<String>,
+    /// Its arguments and environment as somebody else rendered them, in place of all of the above but its name and address.
+    pub rendered: Option<Rendered>,
     /// Another build of it than this program.
     pub program: Option<PathBuf>,
 }
@@ -53,7 +64,14 @@ impl Serve {
         let mut flags = vec!["--dev".to_owned(), format!("--topology={}", topology.display())];
         flags.extend(["--source=kube".to_owned(), format!("--kubeconfig={}", kubeconfig.display())]);
         flags.extend(more.iter().map(|flag| (*flag).to_owned()));
-        Ok(Self { cluster: "one".to_owned(), host: Ipv4Addr::new(127, 0, 1, 1), flags, node: None, program: None })
+        Ok(Self {
+            cluster: "one".to_owned(),
+            host: Ipv4Addr::new(127, 0, 1, 1),
+            flags,
+            node: None,
+            rendered: None,
+            program: None,
+        })
     }
 }
 
@@ -97,10 +115,17 @@ impl Plane {
         let mut arguments = vec!["serve".to_owned(), format!("--cluster={}", serve.cluster)];
         arguments.push(format!("--data-dir={}", folder.join(name).display()));
         arguments.extend(serve.node.iter().map(|node| format!("--node={node}")));
+        let environment = serve.rendered.as_ref().map(|rendered| rendered.environment.clone()).unwrap_or_default();
+        if let Some(rendered) = &serve.rendered {
+            arguments.clone_from(&rendered.arguments);
+        }
         let ports = [("--peer-addr", 7443), ("--xds-addr", 7444), ("--admin-addr", 7480), ("--metrics-addr", 7481)];
         arguments.extend(ports.iter().map(|(flag, port)| format!("{flag}={}:{port}", serve.host)));
-        arguments.extend(serve.flags.iter().cloned());
-        let launch = portolan.launch(format!("control plane {name}"), arguments, log.clone());
+        if serve.rendered.is_none() {
+            arguments.extend(serve.flags.iter().cloned());
+        }
+        let mut launch = portolan.launch(format!("control plane {name}"), arguments, log.clone());
+        launch.environment = environment;
         let supervised = launch.killed_by_pipe;
         Ok(Self { host: serve.host, portolan, log, process: launch.start()?, supervised })
     }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
-use kube::api::ListParams;
+use kube::api::{ListParams, PostParams};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -36,7 +37,11 @@ pub(super) fn checks() -> Vec<Check> {
             Duration::from_secs(180),
             away,
         ),
-        Check::new("source: a type that RBAC forbids is named, and taken up once it is allowed", forbidden),
+        Check::lasting(
+            "source: a type that RBAC forbids is named, and taken up once it is allowed",
+            Duration::from_secs(240),
+            forbidden,
+        ),
         Check::lasting(
             "source: a truncated watch, 429 and an expired page are got over",
             Duration::from_secs(180),
@@ -113,6 +118,11 @@ async fn hostile(lab: Lab) -> anyhow::Result<()> {
         shop.service(name, port_80(), json!({"portolan.dev/weight": weight})).await?;
         shop.slice(&format!("{name}-1"), name, json!([{"port": 8080}]), &[endpoint("10.1.0.9", "here-a")]).await?;
     }
+    let labels = json!({"topology.kubernetes.io/zone": "here-a", "topology.kubernetes.io/region": "there"});
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "lost", "labels": labels}});
+    let nodes: Api<Node> = Api::all(server.client().await?);
+    nodes.create(&PostParams::default(), &serde_json::from_value(node)?).await?;
+    shop.service("hasty", port_80(), json!({"portolan.dev/warmup": "-5s"})).await?;
     shop.service("portless", json!({"clusterIP": "None"}), json!({})).await?;
     shop.slice("orphan", "deleted", json!([{"port": 8080}]), &[endpoint("10.1.0.8", "here-a")]).await?;
     let plane = Plane::start(&lab.folder, &Serve::alone(&lab.folder, server.kubeconfig(), &[])?).await?;
@@ -124,13 +134,17 @@ async fn hostile(lab: Lab) -> anyhow::Result<()> {
         "Service shop/huge: portolan.dev/weight: `1e30` is not",
         "Service shop/letters: portolan.dev/weight: `abc` is not",
         "Service shop/portless: it has no port",
+        "Node lost: its label topology.kubernetes.io/region says `there`, and the topology has the zone here-a in here",
+        "Service shop/hasty: portolan.dev/warmup: `-5s` is not a duration such as `30s` or `2m`",
     ] {
         ensure!(status.contains(named), "status does not say `{named}`:\n{status}");
     }
     // Their owners are told where they look.
     let events: Api<Event> = Api::namespaced(server.client().await?, "shop");
     let services: Api<Service> = Api::namespaced(server.client().await?, "shop");
-    for (name, note) in [("minus", "`-1` is not a whole number"), ("portless", "it has no port")] {
+    for (name, note) in
+        [("minus", "`-1` is not a whole number"), ("portless", "it has no port"), ("hasty", "`-5s` is not a duration")]
+    {
         let uid = services.get(name).await?.metadata.uid;
         eventually(&format!("an Event about {name}"), SOON, || async {
             let said = events.list(&ListParams::default()).await?.items;
@@ -205,9 +219,35 @@ async fn forbidden(lab: Lab) -> anyhow::Result<()> {
     ensure!(plane.is_ready().await, "services do without Nodes");
     let status = plane.status_text().await?;
     ensure!(status.contains("nodes are forbidden: allow get, list and watch by RBAC"), "{status}");
-    let nodes = json!({"apiGroups": [""], "resources": ["nodes"], "verbs": read});
-    allow(&admin, "portolan", json!([services, slices, nodes])).await?;
+    ensure!(status.contains("serviceexports.multicluster.x-k8s.io are forbidden: allow list and watch"), "{status}");
+    // Who may hold the Lease and write Events says so there, and what only that node watches is named as well.
+    let lease =
+        json!({"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]});
+    let events = json!({"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]});
+    allow(&admin, "portolan", json!([services, slices, lease, events])).await?;
+    let said: Api<Event> = Api::namespaced(admin.clone(), "default");
+    let leases: Api<Lease> = Api::namespaced(admin.clone(), "default");
+    for kind in ["nodes", "namespaces", "drains.portolan.dev", "serviceimports.multicluster.x-k8s.io"] {
+        let named = format!("{kind} are forbidden: allow ");
+        eventually(&format!("an Event of the Lease says that {named}"), Duration::from_secs(40), || async {
+            let uid = leases.get("portolan").await?.metadata.uid;
+            let said = said.list(&ListParams::default()).await?.items;
+            let about = |event: &Event| event.regarding.as_ref().is_some_and(|about| about.uid == uid);
+            let noted = |event: &Event| event.note.as_ref().is_some_and(|note| note.starts_with(&named));
+            Ok(said.iter().any(|event| about(event) && noted(event)).then_some(()))
+        })
+        .await?;
+        let status = plane.status_text().await?;
+        ensure!(status.contains(&named), "status does not name {kind}:\n{status}");
+    }
+    plane.shows("a.shop", &["10.1.0.1:8080 ready 1 here-a"], SOON).await?;
+    let rest = json!({"apiGroups": ["", "portolan.dev", "multicluster.x-k8s.io"], "resources": ["*"], "verbs": read});
+    allow(&admin, "portolan", json!([services, slices, lease, events, rest])).await?;
     eventually("status has nothing to say of Nodes", Duration::from_secs(30), || async {
+        Ok((!plane.status_text().await?.contains("nodes are forbidden")).then_some(()))
+    })
+    .await?;
+    eventually("status has nothing to say of any other type", Duration::from_secs(60), || async {
         Ok((!plane.status_text().await?.contains("forbidden")).then_some(()))
     })
     .await

@@ -125,6 +125,7 @@ fn serve(cluster: &str, index: usize, topology: &Path, certs: &Path, kubeconfig:
         cluster: cluster.to_owned(),
         host: host(index),
         node: None,
+        rendered: None,
         program: None,
         flags: vec![
             flag("topology", topology.to_owned()),

@@ -42,7 +42,7 @@ pub(super) fn inputs(ready: &[&str], failed: &[&str]) -> Inputs {
     let ports = vec![Port { number: 80, name: None }];
     let (topology, _) = Topology::parse("topology", TOPOLOGY).unwrap();
     let endpoints = [(80, BTreeMap::new())].into();
-    let mut local = LocalService { id: id.clone(), ports: ports.clone(), endpoints, capacity: None };
+    let mut local = LocalService { id: id.clone(), ports: ports.clone(), endpoints, capacity: None, warmup: None };
     let mut clusters = BTreeMap::new();
     for place in ready {
         let (cluster, zone) = place.split_once('/').unwrap();

@@ -33,6 +33,7 @@ use tokio::time::Instant;
 use crate::catalog::LiveCatalog;
 use crate::config::Network;
 use crate::gateway::conditions::Statuses;
+use crate::kube::mirror::Forbidden;
 use crate::lrs::store::LoadStore;
 use crate::readiness::Readiness;
 use crate::run::Addresses;
@@ -57,6 +58,8 @@ pub(crate) struct Admin {
     pub(crate) source: Source,
     pub(crate) catalog: Arc<LiveCatalog>,
     pub(crate) gateways: watch::Receiver<Arc<Statuses>>,
+    /// What of Kubernetes RBAC does not allow to be watched, besides what the source says.
+    pub(crate) forbidden: Forbidden,
     pub(crate) federation: Arc<Federation>,
     pub(crate) xds: XdsServer,
     pub(crate) loads: Arc<LoadStore>,

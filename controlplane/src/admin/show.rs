@@ -28,7 +28,10 @@ impl Admin {
         let streams = self.xds.clients().snapshot();
         let refuses =
             |client: &&ClientState| client.subscriptions.values().any(|subscription| subscription.nack.is_some());
-        let source = self.source.status.borrow().as_ref().clone();
+        let mut source = self.source.status.borrow().as_ref().clone();
+        for (kind, why) in self.forbidden.kinds().borrow().iter() {
+            source.errors.entry(kind.clone()).or_insert_with(|| why.clone());
+        }
         let gateways = self.gateways.borrow().clone();
         let silent = source.silent_since.map(|since| Timestamp::now().duration_since(since).as_secs());
         Status {

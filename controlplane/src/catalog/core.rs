@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use portolan_topology::names::{Locality, ServiceId, ServicePort};
 use portolan_topology::plan::{Paced, Plan, pace, target};
-use portolan_topology::policy::{EffectivePolicy, PolicyObject};
+use portolan_topology::policy::{EffectivePolicy, PolicyObject, Warmup};
 use portolan_topology::service::Endpoint;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -324,7 +324,11 @@ impl Core {
         let Inputs { topology, policy, .. } = &self.inputs;
         let port = port_name(&self.inputs, key);
         let policy = policy.as_ref().map(|policy| policy.effective(&key.service, port, timestamp(now)));
-        let policy = policy.unwrap_or_default();
+        let mut policy = policy.unwrap_or_default();
+        // What the cluster's own Service says stands where no policy says anything.
+        let annotated = || self.inputs.local.services.get(&key.service)?.warmup;
+        let window = |window| Warmup { window, ..Warmup::default() };
+        policy.warmup = policy.warmup.or_else(|| annotated().map(window));
         let mut assembled = assemble(&self.inputs, key, waiting);
         let mut wanted = target(&assembled.view, &key.client, topology, &policy);
         let mut duplicates = Vec::new();

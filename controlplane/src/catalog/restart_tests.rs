@@ -29,6 +29,7 @@ fn inputs() -> Inputs {
         ports: vec![Port { number: 8080, name: None }],
         endpoints: [(8080, endpoints)].into(),
         capacity: None,
+        warmup: None,
     };
     Inputs {
         cluster: "use1-a".parse().unwrap(),

@@ -40,7 +40,7 @@ impl Events {
     pub fn start(client: Client, instance: String) -> Self {
         let (sender, queue) = mpsc::channel(QUEUE);
         let reporter = Reporter { controller: "portolan.dev/control-plane".to_owned(), instance: Some(instance) };
-        tokio::spawn(publish(Recorder::new(client, reporter), queue));
+        tokio::spawn(publish(client, reporter, queue));
         Self { queue: Some(sender) }
     }
 
@@ -77,7 +77,7 @@ impl Said {
     }
 }
 
-async fn publish(recorder: Recorder, mut queue: mpsc::Receiver<Said>) {
+async fn publish(client: Client, reporter: Reporter, mut queue: mpsc::Receiver<Said>) {
     let mut memory = Memory::default();
     let mut failing = false;
     while let Some(said) = queue.recv().await {
@@ -92,7 +92,8 @@ async fn publish(recorder: Recorder, mut queue: mpsc::Receiver<Said>) {
             action: "Reconcile".to_owned(),
             secondary: None,
         };
-        let published = recorder.publish(&event, &about).await;
+        // A recorder that remembers would count a second note of one reason about an object as the first one again.
+        let published = Recorder::new(client.clone(), reporter.clone()).publish(&event, &about).await;
         match &published {
             Err(error) if !failing => tracing::warn!(%error, "Kubernetes Events cannot be written"),
             _ => {}

@@ -44,12 +44,18 @@ impl Stage {
         let claim = Claim { namespace, name: LEASE.to_owned(), identity, timing: Timing::default() };
         let lease = Lease::start(client.clone(), claim);
         let policy = policy::run(admin.clone(), client.clone(), lease.standing(), events.clone());
-        let told = notes::run(notes, events.clone(), lease.standing());
+        let told = notes::Inputs { client: client.clone(), lease: LEASE, notes, forbidden: admin.forbidden.kinds() };
+        let told = notes::run(told, events.clone(), lease.standing());
         let inputs = mcs::writer::Inputs { admin: admin.clone(), client: client.clone(), exports, events, wanted };
         let services = mcs::writer::run(inputs, lease.standing());
         let mut tasks = vec![tokio::spawn(policy), tokio::spawn(told), tokio::spawn(services)];
         if gateways {
-            tasks.push(tokio::spawn(gateway::run(client.clone(), admin.gateways.clone(), lease.standing())));
+            tasks.push(tokio::spawn(gateway::run(
+                client.clone(),
+                admin.gateways.clone(),
+                admin.forbidden.clone(),
+                lease.standing(),
+            )));
         }
         Self { lease, tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect() }
     }

@@ -87,6 +87,7 @@ mod tests {
             ports,
             endpoints: [(80, [(None, vec![endpoint])].into())].into(),
             capacity: None,
+            warmup: None,
         };
         Arc::new(LocalServices { synced: true, services: [(id, Arc::new(service))].into() })
     }

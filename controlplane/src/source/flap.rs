@@ -141,7 +141,8 @@ mod tests {
         };
         let zones = [(None, ready.iter().map(endpoint).collect())].into();
         let ports = vec![Port { number: 80, name: None }];
-        let service = LocalService { id: id.clone(), ports, endpoints: [(80, zones)].into(), capacity: None };
+        let service =
+            LocalService { id: id.clone(), ports, endpoints: [(80, zones)].into(), capacity: None, warmup: None };
         LocalServices { synced: true, services: [(id, Arc::new(service))].into() }
     }
 

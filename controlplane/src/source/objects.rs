@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use portolan_topology::diagnostic::nearest;
+use portolan_topology::duration::DurationText;
 use portolan_topology::names::{ServiceId, ZoneName};
 use portolan_topology::service::{Endpoint, EndpointsByZone, Health, LocalService, Port};
 
@@ -13,6 +15,8 @@ use portolan_topology::service::{Endpoint, EndpointsByZone, Health, LocalService
 pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// The label by which a Node names its zone.
 pub(super) const NODE_ZONE: &str = "topology.kubernetes.io/zone";
+/// The label by which a Node names its region. The topology says the region of a zone; a label that says another is told of.
+pub(super) const NODE_REGION: &str = "topology.kubernetes.io/region";
 
 /// What our annotations begin with.
 const PREFIX: &str = "portolan.dev/";
@@ -20,10 +24,14 @@ const PREFIX: &str = "portolan.dev/";
 const WEIGHT: &str = "weight";
 /// Requests a second that a ready endpoint of weight 1 carries; of a Service.
 const CAPACITY: &str = "capacity";
+/// How long the share of a new endpoint grows; of a Service.
+const WARMUP: &str = "warmup";
 /// The largest weight: a hundred such endpoints stay far from where a priority's sum of weights must end (2³²).
 const MAX_WEIGHT: u32 = 1_000;
 /// The largest capacity.
 const MAX_CAPACITY: u32 = 10_000_000;
+/// The longest warm-up.
+const MAX_WARMUP: Duration = Duration::from_secs(3600);
 
 /// What annotations say of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,6 +40,8 @@ pub(super) struct Settings {
     pub weight: Option<NonZeroU32>,
     /// [`CAPACITY`].
     pub capacity: Option<NonZeroU32>,
+    /// [`WARMUP`].
+    pub warmup: Option<Duration>,
 }
 
 impl Settings {
@@ -47,6 +57,7 @@ impl Settings {
                 None => continue,
                 Some(WEIGHT) => whole_number(text, MAX_WEIGHT).map(|weight| settings.weight = Some(weight)),
                 Some(CAPACITY) => whole_number(text, MAX_CAPACITY).map(|capacity| settings.capacity = Some(capacity)),
+                Some(WARMUP) => duration(text, MAX_WARMUP).map(|warmup| settings.warmup = Some(warmup)),
                 Some(unknown) => Err(unknown_annotation(unknown)),
             };
             if let Err(wrong) = read {
@@ -62,10 +73,19 @@ fn whole_number(text: &str, most: u32) -> Result<NonZeroU32, String> {
     number.ok_or_else(|| format!("`{}` is not a whole number from 1 to {most}", short(text)))
 }
 
+fn duration(text: &str, most: Duration) -> Result<Duration, String> {
+    let given = text.trim().parse::<DurationText>().ok().map(|DurationText(given)| given);
+    let given = given.filter(|given| !given.is_zero() && *given <= most);
+    let most = DurationText(most);
+    given.ok_or_else(|| format!("`{}` is not a duration such as `30s` or `2m`, above 0s and up to {most}", short(text)))
+}
+
 fn unknown_annotation(name: &str) -> String {
-    match nearest(name, [WEIGHT, CAPACITY]) {
+    match nearest(name, [WEIGHT, CAPACITY, WARMUP]) {
         Some(known) => format!("unknown annotation; did you mean `{PREFIX}{known}`?"),
-        None => format!("unknown annotation; `{PREFIX}{WEIGHT}` and `{PREFIX}{CAPACITY}` are known"),
+        None => {
+            format!("unknown annotation; `{PREFIX}{WEIGHT}`, `{PREFIX}{CAPACITY}` and `{PREFIX}{WARMUP}` are known")
+        }
     }
 }
 
@@ -146,6 +166,7 @@ impl Surroundings {
             ports: service.ports.clone(),
             endpoints: service.ports.iter().map(of_port).collect(),
             capacity: service.settings.capacity,
+            warmup: service.settings.warmup,
         }
     }
 
@@ -236,6 +257,21 @@ mod tests {
     }
 
     #[test]
+    fn a_warm_up_is_a_duration() {
+        let read = |text: &'static str| {
+            let (settings, mistakes) = Settings::read([("portolan.dev/warmup", text)]);
+            (settings.warmup.map(|warmup| warmup.as_secs()), mistakes.into_iter().map(|(_, wrong)| wrong).next())
+        };
+        assert_eq!(read("90s"), (Some(90), None));
+        assert_eq!(read(" 1h "), (Some(3600), None));
+        for hostile in ["0s", "-5s", "2h", "60", "1e9s", "soon", "", "99999999999999999999h"] {
+            let (warmup, mistake) = read(hostile);
+            let wanted = format!("`{hostile}` is not a duration such as `30s` or `2m`, above 0s and up to 1h");
+            assert_eq!((warmup, mistake), (None, Some(wanted)));
+        }
+    }
+
+    #[test]
     fn health_follows_the_conditions() {
         let (yes, no) = (Some(true), Some(false));
         for (ready, serving, terminating, wanted) in [
@@ -261,7 +297,11 @@ mod tests {
         let service = Service {
             id: "checkout.shop".parse().unwrap(),
             ports: vec![Port { number: 80, name: None }],
-            settings: Settings { weight: Some(weight(2)), capacity: Some(weight(50)) },
+            settings: Settings {
+                weight: Some(weight(2)),
+                capacity: Some(weight(50)),
+                warmup: Some(Duration::from_secs(9)),
+            },
         };
         let endpoint = |last, pod: &str, node: Option<&str>| SliceEndpoint {
             address: IpAddr::from([10, 1, 0, last]),
@@ -278,6 +318,6 @@ mod tests {
         let local = around.local_service(&service, &[&slice]);
         assert_eq!(local.endpoints[&80][&Some(zone)][0].weight, weight(8));
         assert_eq!(local.endpoints[&80][&None][0].weight, weight(2));
-        assert_eq!(local.capacity, Some(weight(50)));
+        assert_eq!((local.capacity, local.warmup), (Some(weight(50)), Some(Duration::from_secs(9))));
     }
 }

@@ -416,6 +416,7 @@ fn checkout(zone: &str, addresses: &BTreeSet<SocketAddr>) -> Arc<LocalServices> 
         ports: vec![Port { number: 8080, name: Some("grpc".into()) }],
         endpoints: [(8080, [(Some(ZoneName::new(zone).unwrap()), listed)].into())].into(),
         capacity: None,
+        warmup: None,
     };
     Arc::new(LocalServices { synced: true, services: [(id, Arc::new(service))].into() })
 }

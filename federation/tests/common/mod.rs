@@ -65,6 +65,7 @@ pub fn local(services: &[(&str, u8, u8)]) -> Arc<Local> {
             ports: vec![Port { number: 8080, name: Some("grpc".into()) }],
             endpoints: [(8080, endpoints)].into(),
             capacity: None,
+            warmup: None,
         };
         (service.id.clone(), Arc::new(service))
     });
@@ -81,6 +82,7 @@ pub fn checkout_at(addresses: &[SocketAddr]) -> Arc<Local> {
         ports: vec![Port { number: 8080, name: None }],
         endpoints: [(8080, [(Some(zone("z-a")), addresses.iter().map(endpoint).collect())].into())].into(),
         capacity: None,
+        warmup: None,
     };
     let services = LocalServices { synced: true, services: [(service("checkout"), Arc::new(checkout))].into() };
     Arc::new(Local { services: Arc::new(services), topology_hash: 7, ..Local::default() })

@@ -358,3 +358,28 @@ fn a_policy_of_a_port_holds_for_that_port_wherever_it_is_known_from() {
         assert_eq!(world::present(&answer.borrow()).policy.timeout, timeout, "{name}");
     }
 }
+
+#[test]
+fn a_service_says_how_its_endpoints_warm_up_where_no_policy_does() {
+    let mut world = World::new();
+    world.local("a.shop", &[("e1", &["10.0.0.1:80"])]);
+    let answer = world.watch(query("a.shop", "e1/east-a"));
+    let window = || world::present(&answer.borrow()).policy.warmup.map(|warmup| warmup.window);
+    assert_eq!(window(), None);
+    let mut local = world.inputs.local.as_ref().clone();
+    let mut annotated = local.services[&service("a.shop")].as_ref().clone();
+    annotated.warmup = Some(seconds(30));
+    local.services.insert(service("a.shop"), annotated.into());
+    world.inputs.local = local.into();
+    world.apply();
+    assert_eq!(window(), Some(seconds(30)));
+    let text = "apiVersion: portolan.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: p, namespace: shop}\n\
+                spec: {targetRefs: [{kind: Service, name: a}], loadBalancer: {warmup: {window: 5s}}}\n";
+    let object = document::parse("p.yaml", text, None).unwrap().remove(0);
+    let at = super::core::timestamp(world.now);
+    let stored = StoredPolicy { object, owner: Default::default(), created: 1, revision: 1, by: "me".into(), at };
+    let key = "TrafficPolicy/shop/p".to_owned();
+    world.inputs.policy = Some(PolicySet { revision: 1, objects: [(key, stored)].into() }.into());
+    world.apply();
+    assert_eq!(window(), Some(seconds(5)));
+}

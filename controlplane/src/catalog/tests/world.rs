@@ -80,7 +80,7 @@ pub(in crate::catalog) fn zones(zones: &[(&str, &[&str])]) -> EndpointsByZone {
 /// A service with one port, 80.
 pub(in crate::catalog) fn local_service(name: &str, endpoints: EndpointsByZone) -> LocalService {
     let ports = vec![Port { number: 80, name: Some("grpc".to_owned()) }];
-    LocalService { id: service(name), ports, endpoints: [(80, endpoints)].into(), capacity: None }
+    LocalService { id: service(name), ports, endpoints: [(80, endpoints)].into(), capacity: None, warmup: None }
 }
 
 /// What a cluster tells of itself: everything, and it has been heard.

@@ -46,6 +46,12 @@ pub(super) async fn version(client: &Client) -> Result<(Finding, Option<SignedDu
     Ok((finding, ahead))
 }
 
+/// Whether the control planes in `pods` watch what gateways are made from.
+pub(super) fn watch_gateways(pods: &[Pod]) -> bool {
+    let containers = pods.iter().filter_map(|pod| pod.spec.as_ref()).flat_map(|spec| &spec.containers);
+    containers.flat_map(|container| container.args.iter().flatten()).any(|argument| argument == "--watch-gateways")
+}
+
 /// Whether every node says its region and zone; with `cluster`, whether they are that cluster's.
 pub(super) async fn zones(client: &Client, cluster: Option<&Cluster>) -> Finding {
     match Api::<Node>::all(client.clone()).list(&ListParams::default()).await {

@@ -178,6 +178,10 @@ impl Check {
             let mend = "helm upgrade with rbac.create=true, or bind these to it";
             let rights = permissions::CONTROL_PLANE;
             report.findings.push(permissions::check(client, "rights", who, rights, namespace, mend).await);
+            if cluster::watch_gateways(&pods) {
+                let rights = permissions::GATEWAYS;
+                report.findings.push(permissions::check(client, "gateways", who, rights, namespace, mend).await);
+            }
         }
         let running =
             pods.iter().filter(|pod| pod.status.as_ref().and_then(|it| it.phase.as_deref()) == Some("Running"));

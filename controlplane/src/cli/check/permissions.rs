@@ -82,6 +82,26 @@ pub(super) const CONTROL_PLANE: &[Right] = &[
     inside("update", "coordination.k8s.io", "leases"),
 ];
 
+/// What gateways take besides, where `source.watchGateways` is on.
+pub(super) const GATEWAYS: &[Right] = &[
+    everywhere("list", "gateway.networking.k8s.io", "gatewayclasses"),
+    everywhere("watch", "gateway.networking.k8s.io", "gatewayclasses"),
+    everywhere("patch", "gateway.networking.k8s.io", "gatewayclasses/status"),
+    everywhere("list", "gateway.networking.k8s.io", "gateways"),
+    everywhere("watch", "gateway.networking.k8s.io", "gateways"),
+    everywhere("patch", "gateway.networking.k8s.io", "gateways/status"),
+    everywhere("list", "gateway.networking.k8s.io", "httproutes"),
+    everywhere("watch", "gateway.networking.k8s.io", "httproutes"),
+    everywhere("patch", "gateway.networking.k8s.io", "httproutes/status"),
+    everywhere("list", "gateway.networking.k8s.io", "grpcroutes"),
+    everywhere("watch", "gateway.networking.k8s.io", "grpcroutes"),
+    everywhere("patch", "gateway.networking.k8s.io", "grpcroutes/status"),
+    everywhere("list", "gateway.networking.k8s.io", "referencegrants"),
+    everywhere("watch", "gateway.networking.k8s.io", "referencegrants"),
+    everywhere("list", "", "secrets"),
+    everywhere("watch", "", "secrets"),
+];
+
 /// Who is asked about.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Who<'a> {
@@ -208,7 +228,7 @@ mod tests {
         };
         assert_eq!(granted(LEAST), CONTROL_PLANE.iter().map(checked).collect());
         let pods = [everywhere("list", "", "pods"), everywhere("watch", "", "pods")];
-        let all = CONTROL_PLANE.iter().chain(&pods);
+        let all = CONTROL_PLANE.iter().chain(&pods).chain(GATEWAYS);
         assert_eq!(granted(FULL), all.map(checked).collect());
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use self::status::{of_class, of_gateway, of_route};
 use super::lease::Standing;
-use super::mirror::{Mirror, Name};
+use super::mirror::{Forbidden, Mirror, Name};
 use crate::gateway::conditions::Statuses;
 use crate::gateway::objects::{CONTROLLER, GROUP, ObjectName, RouteKind};
 
@@ -53,11 +53,12 @@ impl Seen {
 pub(super) async fn run(
     client: Client,
     statuses: watch::Receiver<Arc<Statuses>>,
+    forbidden: Forbidden,
     mut lease: watch::Receiver<Standing>,
 ) {
     while lease.wait_for(|standing| standing.mine).await.is_ok() {
         tokio::select! {
-            () = Writer::new(client.clone(), statuses.clone()).run() => {}
+            () = Writer::new(client.clone(), statuses.clone(), &forbidden).run() => {}
             _ = lease.wait_for(|standing| !standing.mine) => {}
         }
     }
@@ -83,9 +84,14 @@ fn resource(kind: &str) -> ApiResource {
 }
 
 impl Writer {
-    fn new(client: Client, statuses: watch::Receiver<Arc<Statuses>>) -> Self {
+    fn new(client: Client, statuses: watch::Receiver<Arc<Statuses>>, forbidden: &Forbidden) -> Self {
         let mirror = |kind: &str, project| {
-            Mirror::start(Api::all_with(client.clone(), &resource(kind)), watcher::Config::default(), project)
+            Mirror::start(
+                Api::all_with(client.clone(), &resource(kind)),
+                watcher::Config::default(),
+                forbidden,
+                project,
+            )
         };
         let all = |object: DynamicObject| Some(Seen::of(object));
         let ours = |object: DynamicObject| {

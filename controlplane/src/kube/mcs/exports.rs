@@ -11,7 +11,7 @@ use portolan_topology::names::ServiceId;
 use portolan_topology::service::{Export, ExportedPort, LocalServices};
 use tokio::sync::watch;
 
-use super::super::mirror::{Mirror, Mirrored};
+use super::super::mirror::{Forbidden, Mirror, Mirrored};
 use super::service_export;
 use crate::config::Exporting;
 
@@ -68,12 +68,12 @@ pub(super) struct Declared {
 }
 
 /// Follows the cluster's exports.
-pub(crate) fn follow(client: &Client, exporting: Exporting) -> watch::Receiver<Arc<Exports>> {
+pub(crate) fn follow(client: &Client, exporting: Exporting, forbidden: &Forbidden) -> watch::Receiver<Arc<Exports>> {
     let nothing_read = Exports { all: exporting == Exporting::All, ..Exports::default() };
     let (slot, receiver) = watch::channel(Arc::new(nothing_read));
-    let mut services = Mirror::start(Api::all(client.clone()), watcher::Config::default(), shape);
-    let mut namespaces = Mirror::start(Api::all(client.clone()), watcher::Config::default(), labelled);
-    let mut declared = declarations(client);
+    let mut services = Mirror::start(Api::all(client.clone()), watcher::Config::default(), forbidden, shape);
+    let mut namespaces = Mirror::start(Api::all(client.clone()), watcher::Config::default(), forbidden, labelled);
+    let mut declared = declarations(client, forbidden);
     tokio::spawn(async move {
         loop {
             let now = exports(exporting, &services.now(), &namespaces.now(), &declared.now());
@@ -96,10 +96,11 @@ pub(crate) fn follow(client: &Client, exporting: Exporting) -> watch::Receiver<A
 }
 
 /// The cluster's ServiceExports.
-pub(super) fn declarations(client: &Client) -> Mirror<Declared> {
+pub(super) fn declarations(client: &Client, forbidden: &Forbidden) -> Mirror<Declared> {
     Mirror::start(
         Api::all_with(client.clone(), &service_export()),
         watcher::Config::default(),
+        forbidden,
         |export: DynamicObject| {
             Some(Declared {
                 created: export.metadata.creation_timestamp.map_or(0, |time| time.0.as_second()),

@@ -95,7 +95,7 @@ impl World {
             export.ports.iter().map(|port| Port { number: port.number, name: port.name.clone() }).collect();
         if cluster == "use1-a" {
             let endpoints = ports.iter().map(|port| (port.number, zones.clone().into())).collect();
-            let service = LocalService { id: checkout(), ports, endpoints, capacity: None };
+            let service = LocalService { id: checkout(), ports, endpoints, capacity: None, warmup: None };
             self.local.services.insert(checkout(), Arc::new(service));
             Arc::make_mut(&mut self.exports.services).insert(checkout(), export);
             return;

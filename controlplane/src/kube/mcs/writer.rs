@@ -75,13 +75,14 @@ impl<'a> Writer<'a> {
         let namespaces: Api<Namespace> = Api::all(client());
         let slices: Api<EndpointSlice> = Api::all(client());
         let imports: Api<DynamicObject> = Api::all_with(client(), &service_import());
+        let forbidden = &inputs.admin.forbidden;
         Self {
             inputs,
-            namespaces: Mirror::start(namespaces, watcher::Config::default(), |_| Some(())),
-            services: Mirror::start(Api::all(client()), watcher::Config::default(), shape),
-            declared: declarations(&inputs.client),
-            imports: Mirror::start(imports, ours(MANAGED_BY), |import| serde_json::to_value(import).ok()),
-            slices: Mirror::start(slices, ours(SLICE_MANAGED_BY), |slice| serde_json::to_value(slice).ok()),
+            namespaces: Mirror::start(namespaces, watcher::Config::default(), forbidden, |_| Some(())),
+            services: Mirror::start(Api::all(client()), watcher::Config::default(), forbidden, shape),
+            declared: declarations(&inputs.client, forbidden),
+            imports: Mirror::start(imports, ours(MANAGED_BY), forbidden, |import| serde_json::to_value(import).ok()),
+            slices: Mirror::start(slices, ours(SLICE_MANAGED_BY), forbidden, |slice| serde_json::to_value(slice).ok()),
             settled: false,
         }
     }

@@ -73,8 +73,9 @@ impl Writer {
         let policies = Api::all_with(client.clone(), &ApiResource::erase::<crd::TrafficPolicy>(&()));
         let drains = Api::all_with(client.clone(), &ApiResource::erase::<crd::Drain>(&()));
         let config = watcher::Config::default;
-        let policies = Mirror::start(policies, config(), |object| Object::of("TrafficPolicy", object));
-        let drains = Mirror::start(drains, config(), |object| Object::of("Drain", object));
+        let policies =
+            Mirror::start(policies, config(), &admin.forbidden, |object| Object::of("TrafficPolicy", object));
+        let drains = Mirror::start(drains, config(), &admin.forbidden, |object| Object::of("Drain", object));
         Self { admin, client, events, policies, drains }
     }
 

@@ -9,6 +9,7 @@ mod project;
 mod state;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use portolan_topology::service::LocalServices;
+use portolan_topology::topology::Topology;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::watch as slot;
@@ -66,8 +68,14 @@ impl fmt::Debug for KubeConfig {
     }
 }
 
-/// Objects, and what is wrong with or odd about each.
-pub(crate) type Notes = Vec<(ObjectReference, String)>;
+/// What people should be told of what is watched.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Notes {
+    /// Objects, and what is wrong with or odd about each.
+    pub(crate) objects: Vec<(ObjectReference, String)>,
+    /// What RBAC does not allow to be watched, by kind.
+    pub(crate) forbidden: BTreeMap<String, String>,
+}
 
 /// A running source; dropping it ends it.
 #[derive(Debug)]
@@ -78,9 +86,9 @@ pub struct KubeSource {
 }
 
 impl KubeSource {
-    /// Starts watching. The API server may be away, and come.
+    /// Starts watching. The API server may be away, and come. `topology` says in which region a Node's zone is.
     #[must_use]
-    pub fn start(config: &KubeConfig, rng: &mut StdRng) -> Self {
+    pub fn start(config: &KubeConfig, topology: slot::Receiver<Arc<Topology>>, rng: &mut StdRng) -> Self {
         let state = State::new(config.name.clone(), Watched { pods: config.pods, gateways: config.gateways });
         let (services, services_out) = slot::channel(Arc::<LocalServices>::default());
         let (status, status_out) = slot::channel(Arc::new(state.status()));
@@ -90,7 +98,7 @@ impl KubeSource {
         let (gateways, gateways_out) = slot::channel(Arc::new(none));
         let source = Source { services: services_out, gateways: gateways_out, status: status_out };
         let slots = Slots { services, gateways, status, notes };
-        let task = tokio::spawn(run(watch::all(config, StdRng::from_rng(rng)), state, slots));
+        let task = tokio::spawn(run(watch::all(config, StdRng::from_rng(rng)), topology, state, slots));
         Self { source, notes: notes_out, _task: AbortOnDropHandle::new(task) }
     }
 
@@ -114,9 +122,20 @@ struct Slots {
     notes: slot::Sender<Arc<Notes>>,
 }
 
-async fn run(updates: watch::Updates, mut state: State, slots: Slots) {
+async fn run(updates: watch::Updates, mut topology: slot::Receiver<Arc<Topology>>, mut state: State, slots: Slots) {
     let mut updates = updates.ready_chunks(AT_ONCE);
-    while let Some(updates) = updates.next().await {
+    state.place(topology.borrow_and_update().clone());
+    loop {
+        let updates = tokio::select! {
+            updates = updates.next() => match updates {
+                Some(updates) => updates,
+                None => return,
+            },
+            Ok(()) = topology.changed() => {
+                state.place(topology.borrow_and_update().clone());
+                Vec::new()
+            }
+        };
         let now = Timestamp::now();
         for update in updates {
             for told in state.take(update, now) {

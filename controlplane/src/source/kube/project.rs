@@ -12,7 +12,8 @@ use portolan_topology::service::Port;
 
 use super::gateways::is_cleartext_http2;
 use crate::source::objects::{
-    NODE_ZONE, SERVICE_NAME, Service, Settings, Slice, SliceEndpoint, SlicePort, health, is_tcp, port_name, port_number,
+    NODE_REGION, NODE_ZONE, SERVICE_NAME, Service, Settings, Slice, SliceEndpoint, SlicePort, health, is_tcp,
+    port_name, port_number,
 };
 
 /// What an object comes to.
@@ -136,16 +137,30 @@ pub(super) fn pod(metadata: &ObjectMeta) -> Projected<NonZeroU32> {
     if settings.capacity.is_some() {
         odd.push("portolan.dev/capacity: it is a Service's; a Pod's share of it is its weight".to_owned());
     }
+    if settings.warmup.is_some() {
+        odd.push("portolan.dev/warmup: it is a Service's; all of its endpoints warm up alike".to_owned());
+    }
     Projected { kept: Ok(settings.weight), odd }
 }
 
-/// A Node's zone.
-pub(super) fn node(metadata: &ObjectMeta) -> Projected<ZoneName> {
-    let Some(zone) = metadata.labels.as_ref().and_then(|labels| labels.get(NODE_ZONE)) else {
+/// Where a Node says that it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NodePlace {
+    /// Its zone, which is what counts.
+    pub zone: ZoneName,
+    /// Its region, which is only compared with the zone's.
+    pub region: Option<Box<str>>,
+}
+
+/// A Node's zone and region.
+pub(super) fn node(metadata: &ObjectMeta) -> Projected<NodePlace> {
+    let label = |label| metadata.labels.as_ref().and_then(|labels| labels.get(label));
+    let Some(zone) = label(NODE_ZONE) else {
         return Projected::of(Ok(None));
     };
     let mut odd = Vec::new();
-    let kept = read_zone(zone, &mut odd);
+    let region = label(NODE_REGION).map(|region| region.as_str().into());
+    let kept = read_zone(zone, &mut odd).map(|zone| NodePlace { zone, region });
     Projected { kept: Ok(kept), odd }
 }
 

@@ -8,15 +8,16 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::watcher::Event;
-use portolan_topology::names::{ServiceId, ZoneName};
+use portolan_topology::names::ServiceId;
 use portolan_topology::service::{LocalService, LocalServices};
+use portolan_topology::topology::Topology;
 
 use super::Notes;
 use super::gateways::{self, Gateways, Seen};
-use super::project::{Projected, ServiceObject};
+use super::project::{NodePlace, Projected, ServiceObject};
 use crate::gateway::objects::GatewayObjects;
 use crate::source::SourceStatus;
-use crate::source::objects::{Slice, Surroundings};
+use crate::source::objects::{NODE_REGION, Slice, Surroundings};
 
 /// What identifies an object of a type.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -120,7 +121,7 @@ pub(super) enum Failure {
 pub(super) enum Update {
     Service(Event<Object<ServiceObject>>),
     Slice(Event<Object<Slice>>),
-    Node(Event<Object<ZoneName>>),
+    Node(Event<Object<NodePlace>>),
     Pod(Event<Object<NonZeroU32>>),
     Gateways(Seen),
     Failed(Kind, Failure),
@@ -231,7 +232,10 @@ pub(super) struct State {
     watched: Watched,
     services: Kept<ServiceObject>,
     slices: Kept<Slice>,
-    nodes: Kept<ZoneName>,
+    nodes: Kept<NodePlace>,
+    topology: Option<Arc<Topology>>,
+    /// Nodes whose label of the region contradicts the topology, in words.
+    misplaced: BTreeMap<Name, String>,
     pods: Kept<NonZeroU32>,
     gateways: Gateways,
     around: Surroundings,
@@ -255,6 +259,8 @@ impl State {
             services: Kept::default(),
             slices: Kept::default(),
             nodes: Kept::default(),
+            topology: None,
+            misplaced: BTreeMap::new(),
             pods: Kept::default(),
             gateways: Gateways::default(),
             around: Surroundings::default(),
@@ -296,9 +302,12 @@ impl State {
                 }
             }
             Update::Node(event) => {
-                for (name, _, zone) in self.nodes.take(event) {
-                    match zone {
-                        Some(zone) => drop(self.around.nodes.insert(name.name.into(), zone)),
+                for (name, _, place) in self.nodes.take(event) {
+                    self.misplaced.remove(&name);
+                    let misplaced = place.as_ref().and_then(|place| self.misplaced(&name, place));
+                    self.misplaced.extend(misplaced);
+                    match place {
+                        Some(place) => drop(self.around.nodes.insert(name.name.into(), place.zone)),
                         None => drop(self.around.nodes.remove(&*name.name)),
                     }
                     // Rare, and most slices name their zones themselves.
@@ -352,6 +361,25 @@ impl State {
         self.settle();
         let never_there = failure == Failure::Missing && !self.listed(kind);
         if news && !never_there { vec![format!("{}: {}", self.name, spoken(kind, &failure))] } else { Vec::new() }
+    }
+
+    /// Takes in which region each zone is.
+    pub(super) fn place(&mut self, topology: Arc<Topology>) {
+        self.topology = Some(topology);
+        self.misplaced = self.nodes.objects.iter().filter_map(|(name, node)| self.misplaced(name, node)).collect();
+    }
+
+    /// A Node whose label of the region contradicts the topology's word on its zone, which is what counts.
+    fn misplaced(&self, name: &Name, NodePlace { zone, region }: &NodePlace) -> Option<(Name, String)> {
+        let said = region.as_deref()?;
+        let known = &self.topology.as_ref()?.region_of_zone(zone)?.name;
+        let wrong = || {
+            format!(
+                "its label {NODE_REGION} says `{said}`, and the topology has the zone {zone} in {known}, which counts: \
+                 change the label, or the topology"
+            )
+        };
+        (said != known.as_str()).then(|| (name.clone(), wrong()))
     }
 
     fn listed(&self, kind: Kind) -> bool {
@@ -423,30 +451,36 @@ impl State {
         let failures = || self.failures.iter().filter(|(kind, (it, _))| *it != Failure::Missing || self.listed(**kind));
         let errors = failures().map(|(kind, (failure, _))| (kind.resource().to_owned(), spoken(*kind, failure)));
         let warning = |(kind, name, note): Noted<'_>| (format!("{} {name}", kind.type_().1), note.text.clone());
+        let misplaced = self.misplaced.iter().map(|(name, text)| (format!("Node {name}"), text.clone()));
         SourceStatus {
             source: self.name.clone(),
             synced: self.synced,
             silent_since: failures().map(|(_, (_, since))| *since).min(),
             errors: errors.collect(),
-            warnings: self.noted().map(warning).collect(),
+            warnings: self.noted().map(warning).chain(misplaced).collect(),
         }
     }
 
     /// What is wrong with or odd about objects, for those who look at them.
     pub(super) fn notes(&self) -> Notes {
-        let note = |(kind, name, note): Noted<'_>| {
+        let reference = |kind: Kind, name: &Name, uid: Option<&str>| {
             let (api_version, kind) = kind.type_();
-            let about = ObjectReference {
+            ObjectReference {
                 api_version: Some(api_version.to_owned()),
                 kind: Some(kind.to_owned()),
                 namespace: (!name.namespace.is_empty()).then(|| name.namespace.to_string()),
                 name: Some(name.name.to_string()),
-                uid: note.uid.as_deref().map(str::to_owned),
+                uid: uid.map(str::to_owned),
                 ..ObjectReference::default()
-            };
-            (about, note.text.clone())
+            }
         };
-        self.noted().map(note).collect()
+        let note = |(kind, name, note): Noted<'_>| (reference(kind, name, note.uid.as_deref()), note.text.clone());
+        // A Node is known by its name alone to who describes it.
+        let misplaced = self.misplaced.iter();
+        let misplaced = misplaced.map(|(name, text)| (reference(Kind::Node, name, Some(&name.name)), text.clone()));
+        let forbidden = self.failures.iter().filter(|(_, (failure, _))| matches!(failure, Failure::Forbidden(_)));
+        let forbidden = forbidden.map(|(kind, (failure, _))| (kind.resource().to_owned(), spoken(*kind, failure)));
+        Notes { objects: misplaced.chain(self.noted().map(note)).collect(), forbidden: forbidden.collect() }
     }
 
     fn noted(&self) -> impl Iterator<Item = Noted<'_>> {

@@ -27,6 +27,7 @@ fn local(counts: &[Option<u8>]) -> Local {
             ports: vec![Port { number: 80, name: None }],
             endpoints: [(80, zones.into_iter().collect())].into(),
             capacity: None,
+            warmup: None,
         };
         Some((id, Arc::new(service)))
     });

@@ -1,5 +1,6 @@
 use std::net::IpAddr;
 
+use portolan_topology::names::ZoneName;
 use portolan_topology::service::{Health, Port};
 use proptest::prelude::*;
 
@@ -22,7 +23,7 @@ fn service(id: &str, weight: Option<u32>) -> ServiceObject {
     let joined = Service {
         id: ServiceId::new(id, "shop").unwrap(),
         ports: vec![Port { number: 80, name: None }],
-        settings: Settings { weight: weight.and_then(NonZeroU32::new), capacity: None },
+        settings: Settings { weight: weight.and_then(NonZeroU32::new), capacity: None, warmup: None },
     };
     ServiceObject { joined, cleartext_http2: Vec::new() }
 }
@@ -174,7 +175,8 @@ fn weights_of_pods_and_zones_of_nodes_move_what_they_concern() {
     assert_eq!(shown(&state.services().unwrap()), ["a.shop 10.1.0.1:8080 Ready 5"]);
     let node = Name { namespace: "".into(), name: "n".into() };
     let zone: ZoneName = "z-1".parse().unwrap();
-    let projected = Projected { kept: Ok(Some(zone.clone())), odd: Vec::new() };
+    let place = NodePlace { zone: zone.clone(), region: None };
+    let projected = Projected { kept: Ok(Some(place)), odd: Vec::new() };
     take(&mut state, [Update::Node(Event::Apply(Object { name: node, uid: None, projected }))]);
     let services = state.services().unwrap();
     assert!(services.services.values().next().unwrap().endpoints[&80].contains_key(&Some(zone)));
@@ -244,4 +246,34 @@ proptest! {
         take(&mut fresh, listed(Update::Node, vec![]));
         prop_assert_eq!(&last, &fresh.services().unwrap());
     }
+}
+
+#[test]
+fn a_node_whose_region_contradicts_the_topology_is_named_and_its_zone_counts() {
+    let topology = |region: &str| {
+        let text = format!(
+            "apiVersion: portolan.dev/v1alpha1\nkind: Topology\nmetadata: {{name: t}}\nspec:\n  regions:\n  - {{name: {region}, \
+             zones: [z-1], clusters: [{{name: one, controlPlane: {{address: a.test, voter: true}}}}]}}\n"
+        );
+        Arc::new(Topology::parse("topology.yaml", &text).unwrap().0)
+    };
+    let node = |region: &str| {
+        let name = Name { namespace: "".into(), name: "n".into() };
+        let place = NodePlace { zone: "z-1".parse().unwrap(), region: Some(region.into()) };
+        Object { name, uid: None, projected: Projected { kept: Ok(Some(place)), odd: Vec::new() } }
+    };
+    let mut state = synced();
+    state.place(topology("east"));
+    take(&mut state, [Update::Node(Event::Apply(node("west")))]);
+    let warning = state.status().warnings["Node n"].clone();
+    assert!(warning.contains("says `west`, and the topology has the zone z-1 in east"), "{warning}");
+    assert_eq!(state.notes().objects[0].0.name.as_deref(), Some("n"));
+    let shown = state.services().unwrap();
+    let zones = &shown.services.values().next().unwrap().endpoints[&80];
+    assert!(zones.contains_key(&Some("z-1".parse().unwrap())), "{zones:?}");
+    state.place(topology("west"));
+    assert!(state.status().warnings.is_empty());
+    state.place(topology("east"));
+    take(&mut state, [Update::Node(Event::Apply(node("east")))]);
+    assert!(state.status().warnings.is_empty());
 }
