@@ -4,7 +4,7 @@
 //! A *topic* is one question to the catalog and every resource that is made from its answer. A change of the answer
 //! costs one build for each of those resources that it may concern, and one call for each watcher of those that differ.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -18,6 +18,11 @@ use super::class::ClientClass;
 use super::name::ResourceName;
 use super::{Kind, Lookup};
 use crate::catalog::served::{Catalog, Query, Served};
+
+/// Watchers that are told before those of them that were woken run: few, so that the first need not wait until thousands
+/// have heard, and what they make is sent while it is still in the processor's cache; enough for a connection's streams
+/// to write together.
+const PORTION: usize = 128;
 
 /// Somebody who wants to hear of changes. It is called from the task that made the change: it must not wait.
 pub trait Watcher: Send + Sync + 'static {
@@ -68,7 +73,8 @@ struct Key {
 struct Resource {
     parsed: ResourceName,
     current: Lookup,
-    watchers: HashMap<u64, Arc<dyn Watcher>>,
+    /// In the order of their coming: streams of one connection often stand together.
+    watchers: BTreeMap<u64, Arc<dyn Watcher>>,
 }
 
 /// A resource that somebody wants.
@@ -120,7 +126,7 @@ impl ResourceCache {
             let served = state.source.get_or_insert_with(|| topic.ask(&self.shared)).latest.clone();
             let resource = state.resources.entry(key.clone()).or_insert_with(|| {
                 let current = self.shared.build(&key, &parsed, &served);
-                Resource { parsed, current, watchers: HashMap::new() }
+                Resource { parsed, current, watchers: BTreeMap::new() }
             });
             let lookup = resource.current.clone();
             let number = self.shared.watches.fetch_add(1, Ordering::Relaxed);
@@ -177,31 +183,47 @@ impl Topic {
         Source { latest, _follower: AbortOnDropHandle::new(follower) }
     }
 
-    /// Takes over a new answer, and tells whoever watches what became different.
-    fn take(&self, served: Served) {
-        let Some(cache) = self.cache.upgrade() else { return };
+    /// Takes over a new answer. Gives what became different, and who must hear of it.
+    fn take(&self, served: Served) -> Vec<News> {
+        let Some(cache) = self.cache.upgrade() else { return Vec::new() };
         let mut news = Vec::new();
-        {
-            let mut state = self.state.lock();
-            let State { source: Some(source), resources, .. } = &mut *state else { return };
-            let before = std::mem::replace(&mut source.latest, served);
-            for (key, resource) in resources.iter_mut() {
-                if is_unmoved(key.kind, &before, &source.latest) {
-                    continue;
-                }
-                let current = cache.build(key, &resource.parsed, &source.latest);
-                // Most changes leave most resources as they were: then everybody goes on sharing the old bytes.
-                if current != resource.current {
-                    resource.current = current.clone();
-                    let watchers: Vec<_> = resource.watchers.values().cloned().collect();
-                    news.push((key.clone(), current, watchers));
-                }
+        let mut state = self.state.lock();
+        let State { source: Some(source), resources, .. } = &mut *state else { return news };
+        let before = std::mem::replace(&mut source.latest, served);
+        for (key, resource) in resources.iter_mut() {
+            if is_unmoved(key.kind, &before, &source.latest) {
+                continue;
+            }
+            let current = cache.build(key, &resource.parsed, &source.latest);
+            // Most changes leave most resources as they were: then everybody goes on sharing the old bytes.
+            if current != resource.current {
+                resource.current = current.clone();
+                let watchers = resource.watchers.values().cloned().collect();
+                news.push(News { key: key.clone(), current, watchers });
             }
         }
-        // Not under the lock: thousands may be told. The next change comes from the same task, so the order holds.
-        for (key, lookup, watchers) in news {
-            for watcher in watchers {
-                watcher.changed(key.kind, &key.name, lookup.clone());
+        news
+    }
+}
+
+/// A resource that became different.
+struct News {
+    key: Key,
+    current: Lookup,
+    watchers: Vec<Arc<dyn Watcher>>,
+}
+
+/// Not under the topic's lock: thousands may be told. The next change comes from the same task, so the order holds.
+async fn tell(news: Vec<News>) {
+    // Who watches a cluster and its endpoints should hear of both before it answers.
+    let one_kind = news.windows(2).all(|pair| pair[0].key.kind == pair[1].key.kind);
+    for News { key, current, watchers } in news {
+        for portion in watchers.chunks(PORTION) {
+            for watcher in portion {
+                watcher.changed(key.kind, &key.name, current.clone());
+            }
+            if one_kind && portion.len() == PORTION {
+                tokio::task::yield_now().await;
             }
         }
     }
@@ -212,7 +234,7 @@ async fn follow(topic: Weak<Topic>, mut slot: watch::Receiver<Served>) {
     while slot.changed().await.is_ok() {
         let Some(topic) = topic.upgrade() else { return };
         let served = slot.borrow_and_update().clone();
-        topic.take(served);
+        tell(topic.take(served)).await;
     }
 }
 

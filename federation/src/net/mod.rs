@@ -2,6 +2,7 @@
 //!
 //! Nothing but an implementation of [`Net`] opens a socket. TLS is above it.
 
+mod gathered;
 mod tokio_net;
 
 use std::io;
@@ -10,6 +11,7 @@ use std::net::SocketAddr;
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub(crate) use gathered::Gathered;
 pub use tokio_net::TokioNet;
 
 /// A byte stream to somebody.

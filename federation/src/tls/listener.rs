@@ -20,7 +20,7 @@ use tonic::transport::server::Connected;
 
 use super::{HANDSHAKE_TIMEOUT, Refusal, Refusals};
 use crate::identity::{IdentityError, SpiffeId};
-use crate::net::{BoxStream, Listener};
+use crate::net::{BoxStream, Gathered, Listener};
 
 /// How many handshakes may run at once; more wait in the listen queue.
 const HANDSHAKES: usize = 1024;
@@ -61,7 +61,7 @@ pub enum Rule {
 
 /// A connection that was let in.
 pub struct Accepted {
-    io: BoxStream,
+    io: Gathered<BoxStream>,
     peer: Arc<PeerIdentity>,
 }
 
@@ -179,7 +179,7 @@ async fn admit(stream: BoxStream, remote: SocketAddr, rule: &Rule) -> Result<Acc
     let (tls, trust_domain, peers_only) = match rule {
         Rule::Plain => {
             let peer = Arc::new(PeerIdentity { remote, spiffe: None, cluster: None });
-            return Ok(Accepted { io: stream, peer });
+            return Ok(Accepted { io: Gathered::new(stream), peer });
         }
         Rule::Peers { tls, trust_domain } => (tls, trust_domain, true),
         Rule::Clients { tls, trust_domain } => (tls, trust_domain, false),
@@ -207,5 +207,6 @@ async fn admit(stream: BoxStream, remote: SocketAddr, rule: &Rule) -> Result<Acc
         };
         return Err((Refusal::Identity, why));
     }
-    Ok(Accepted { io: Box::new(stream), peer: Arc::new(PeerIdentity { remote, spiffe, cluster }) })
+    let io = Gathered::new(Box::new(stream) as BoxStream);
+    Ok(Accepted { io, peer: Arc::new(PeerIdentity { remote, spiffe, cluster }) })
 }
