@@ -191,7 +191,8 @@ fn identity(folder: &Path) -> Option<std::time::SystemTime> {
 async fn look(mut state: Folder, folder: PathBuf) -> Folder {
     // Reading and parsing block; a panic in there would be a bug of ours, and is passed on.
     let looked = tokio::task::spawn_blocking(move || {
-        for refused in state.take(list(&folder).map_err(|error| format!("{}: {error}", folder.display()))) {
+        let listing = list(&folder).map_err(|error| format!("{}: {error}", folder.display()));
+        for refused in state.take(listing) {
             tracing::warn!("{refused}\nThe last good content stands.");
         }
         state
@@ -213,26 +214,22 @@ fn is_manifest(path: &Path) -> bool {
     !is_hidden && matches!(end, Some("yaml" | "yml" | "json"))
 }
 
-/// Reads every manifest of the folder. Subfolders are left out.
+/// The folder's manifests, sorted; each is read when its turn comes, so that they are never all in memory. Subfolders
+/// are left out.
 fn list(folder: &Path) -> io::Result<Listing> {
-    let mut listing = BTreeMap::new();
+    let mut names = BTreeMap::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|_| is_manifest(&path)) else {
-            continue;
-        };
-        match std::fs::read(&path) {
-            Ok(bytes) => {
-                listing.insert(name.to_owned(), Ok(bytes));
-            }
-            // Gone since it was listed, or a folder with a file's name.
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => {}
-            Err(error) => {
-                listing.insert(name.to_owned(), Err(format!("{}: {error}", path.display())));
-            }
+        if let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|_| is_manifest(&path)) {
+            names.insert(name.to_owned(), path);
         }
     }
-    Ok(listing)
+    Ok(Box::new(names.into_iter().filter_map(|(name, path)| match std::fs::read(&path) {
+        Ok(bytes) => Some((name, Ok(bytes))),
+        // Gone since it was listed, or a folder with a file's name.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => None,
+        Err(error) => Some((name, Err(format!("{}: {error}", path.display())))),
+    })))
 }
 
 #[cfg(test)]

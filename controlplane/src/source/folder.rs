@@ -3,7 +3,7 @@
 //! A file that does not parse keeps its last good content. A file that is gone takes its objects with it, and a folder
 //! that cannot be listed changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use portolan_topology::names::ServiceId;
@@ -14,8 +14,8 @@ use super::SourceStatus;
 use super::manifest::{self, Manifest};
 use crate::gateway::objects::GatewayObjects;
 
-/// What one listing found, by file name: its bytes, or why they cannot be read.
-pub(super) type Listing = BTreeMap<String, Result<Vec<u8>, String>>;
+/// What one listing found: each file's name once, and its bytes or why they cannot be read.
+pub(super) type Listing = Box<dyn Iterator<Item = (String, Result<Vec<u8>, String>)>>;
 
 #[derive(Debug, Default)]
 struct File {
@@ -68,11 +68,10 @@ impl Folder {
         };
         self.error = None;
         self.listed = true;
-        let mut changed = self.files.len();
-        self.files.retain(|name, _| listing.contains_key(name));
-        changed -= self.files.len();
-        let mut refused = Vec::new();
+        let mut gone: BTreeSet<String> = self.files.keys().cloned().collect();
+        let (mut changed, mut refused) = (0, Vec::new());
         for (name, content) in listing {
+            gone.remove(&name);
             let path = format!("{}/{name}", self.name);
             let file = self.files.entry(name).or_default();
             let error_before = file.error.clone();
@@ -81,7 +80,8 @@ impl Folder {
                 refused.extend(file.error.clone());
             }
         }
-        if changed > 0 || !self.synced {
+        self.files.retain(|name, _| !gone.contains(name));
+        if changed + gone.len() > 0 || !self.synced {
             self.rejoin();
         }
         refused
@@ -179,7 +179,9 @@ mod tests {
     use super::*;
 
     fn listing(files: &[(&str, &str)]) -> Result<Listing, String> {
-        Ok(files.iter().map(|(name, text)| ((*name).to_owned(), Ok(text.as_bytes().to_vec()))).collect())
+        let read = |(name, text): &(&str, &str)| ((*name).to_owned(), Ok(text.as_bytes().to_vec()));
+        let files: Vec<_> = files.iter().map(read).collect();
+        Ok(Box::new(files.into_iter()))
     }
 
     fn service(name: &str) -> String {
@@ -220,7 +222,7 @@ mod tests {
         assert_eq!(names(&folder), ["a.shop"]);
         assert_eq!(folder.status().errors["m"], "m: gone");
         let unreadable = [("a.yaml".to_owned(), Err("m/a.yaml: not allowed".to_owned()))];
-        folder.take(Ok(unreadable.into()));
+        folder.take(Ok(Box::new(unreadable.into_iter())));
         assert_eq!(names(&folder), ["a.shop"]);
         assert_eq!(folder.status().errors["m/a.yaml"], "m/a.yaml: not allowed");
     }

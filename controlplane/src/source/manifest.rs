@@ -303,8 +303,15 @@ impl Manifest {
             let Some(number) = port.port.as_ref().and_then(|number| number_of(number, report)) else { continue };
             ports.push(SlicePort { name: port_name(port.name.as_deref()), number });
         }
-        let endpoints = object.endpoints.iter().filter_map(|endpoint| endpoint.read(family, document.span(), report));
-        let endpoints = endpoints.collect();
+        let mut endpoints: Vec<SliceEndpoint> = Vec::with_capacity(object.endpoints.len());
+        for endpoint in object.endpoints.iter() {
+            let Some(mut endpoint) = endpoint.read(family, document.span(), report) else { continue };
+            // Most of a slice's endpoints are in one zone, and one name does for them.
+            if let Some(before) = endpoints.last().filter(|before| before.zone == endpoint.zone) {
+                endpoint.zone.clone_from(&before.zone);
+            }
+            endpoints.push(endpoint);
+        }
         let key = metadata.key("EndpointSlice");
         if self.slices.insert(key.clone(), Slice { service, ports, endpoints }).is_some() {
             report.error(metadata.name.span, format!("{key} stands twice in this file"));

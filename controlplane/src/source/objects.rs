@@ -190,6 +190,8 @@ impl Surroundings {
             let weight = self.weight(service, endpoint);
             zones.entry(self.zone(endpoint)).or_default().push(Endpoint { address, weight, health: endpoint.health });
         }
+        // They stay for as long as nothing changes.
+        zones.values_mut().for_each(Vec::shrink_to_fit);
         zones
     }
 }
