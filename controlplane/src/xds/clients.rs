@@ -1,7 +1,7 @@
 //! Who is connected and what they have: for `portolan clients` and metrics.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use parking_lot::Mutex;
@@ -9,6 +9,7 @@ use portolan_topology::names::Locality;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::open::OpenStream;
 use super::protocol::Standing;
 use super::protocol::holding::SyncState;
 use crate::resources::class::{ClientClass, version_of};
@@ -69,24 +70,17 @@ pub struct SubscriptionState {
     pub nack_ms: Option<u64>,
 }
 
-/// Everybody who is connected.
-#[derive(Debug, Default)]
+/// Everybody who is connected. What a stream has is asked of it when somebody wants to know: it keeps nothing here but
+/// its place.
+#[derive(Default)]
 pub struct ClientsRegistry {
     streams: Mutex<Streams>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Streams {
     last: u64,
-    open: BTreeMap<u64, Arc<Mutex<Slot>>>,
-}
-
-#[derive(Debug)]
-struct Slot {
-    identity: Identity,
-    connected: Instant,
-    /// By kind: small, since there is one for each of thousands of streams.
-    subscriptions: [Option<Subscription>; Kind::ALL.len()],
+    open: BTreeMap<u64, Weak<dyn OpenStream>>,
 }
 
 /// What a stream said of itself in the beginning, and is taken for.
@@ -113,9 +107,15 @@ impl Identity {
     }
 }
 
+/// How a stream's subscriptions stand, and since when.
+#[derive(Debug, Default)]
+pub(super) struct Standings {
+    kinds: [Option<Stands>; Kind::ALL.len()],
+}
+
+/// How one type's subscription stands.
 #[derive(Debug)]
-struct Subscription {
-    names: Arc<[Arc<str>]>,
+struct Stands {
     standing: Standing,
     nacked: Option<Instant>,
     /// Since when it has stood as it stands.
@@ -126,9 +126,8 @@ impl ClientsRegistry {
     /// Everybody, in the order of arrival.
     #[must_use]
     pub fn snapshot(&self) -> Vec<ClientState> {
-        let slots: Vec<_> = self.streams.lock().open.iter().map(|(stream, slot)| (*stream, slot.clone())).collect();
         let now = Instant::now();
-        slots.into_iter().map(|(stream, slot)| slot.lock().state(stream, now)).collect()
+        self.all().into_iter().filter_map(|stream| stream.shown(now)).collect()
     }
 
     /// How many streams are open.
@@ -143,21 +142,71 @@ impl ClientsRegistry {
         self.len() == 0
     }
 
+    /// The streams that are open, in the order of arrival. A stream that ends leaves under the registry's lock, so none
+    /// may be let go of while that is held.
+    pub(super) fn all(&self) -> Vec<Arc<dyn OpenStream>> {
+        self.streams.lock().open.values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// The stream of this number.
+    pub(super) fn get(&self, stream: u64) -> Option<Arc<dyn OpenStream>> {
+        self.streams.lock().open.get(&stream)?.upgrade()
+    }
+
     /// Enters a stream; it leaves when the guard goes.
-    pub(super) fn enter(self: &Arc<Self>, identity: Identity) -> Registered {
-        let slot = Slot { identity, connected: Instant::now(), subscriptions: Default::default() };
-        let slot = Arc::new(Mutex::new(slot));
+    pub(super) fn enter(self: &Arc<Self>, stream: Weak<dyn OpenStream>) -> Registered {
         let mut streams = self.streams.lock();
         streams.last += 1;
-        let stream = streams.last;
-        streams.open.insert(stream, slot.clone());
-        Registered { registry: self.clone(), stream, slot }
+        let number = streams.last;
+        streams.open.insert(number, stream);
+        Registered { registry: self.clone(), stream: number }
     }
 }
 
-impl Slot {
-    fn state(&self, stream: u64, now: Instant) -> ClientState {
-        let Identity { node, class, user_agent, version, peer, locality } = self.identity.clone();
+impl std::fmt::Debug for ClientsRegistry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientsRegistry").field("streams", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl Standings {
+    /// Notes how the subscription of `kind` stands at `now`.
+    pub(super) fn note(&mut self, kind: Kind, standing: Standing, now: Instant) {
+        let new = || Stands { standing: Standing::default(), nacked: None, since: now };
+        let stands = self.kinds[kind as usize].get_or_insert_with(new);
+        if standing.nack != stands.standing.nack {
+            stands.nacked = standing.nack.is_some().then_some(now);
+        }
+        let as_before = (standing.state(), standing.accepted) == (stands.standing.state(), stands.standing.accepted);
+        if !as_before {
+            stands.since = now;
+        }
+        stands.standing = standing;
+    }
+
+    /// What is shown of the subscription of `kind`, which has these names; `None`: there is none.
+    pub(super) fn shown(&self, kind: Kind, names: Vec<Arc<str>>, now: Instant) -> Option<SubscriptionState> {
+        let Stands { standing, nacked, since } = self.kinds[kind as usize].as_ref()?;
+        let state = standing.state();
+        let Standing { sent, accepted, nack } = standing.clone();
+        let shown = |version: Option<Version>| version.map_or_else(Arc::default, |version| version.to_string().into());
+        let (sent, accepted) = (shown(sent), shown(accepted));
+        let nack_ms = nacked.map(|at| milliseconds(at, now));
+        let state_ms = milliseconds(*since, now);
+        Some(SubscriptionState { names: names.into(), state, state_ms, sent, accepted, nack, nack_ms })
+    }
+}
+
+impl Identity {
+    /// What is shown of a stream of this number, which began at `connected`.
+    pub(super) fn shown(
+        &self,
+        stream: u64,
+        connected: Instant,
+        subscriptions: BTreeMap<Kind, SubscriptionState>,
+        now: Instant,
+    ) -> ClientState {
+        let Identity { node, class, user_agent, version, peer, locality } = self.clone();
         ClientState {
             stream,
             node,
@@ -167,28 +216,9 @@ impl Slot {
             address: peer.address,
             identity: peer.identity,
             locality,
-            connected_ms: milliseconds(self.connected, now),
-            subscriptions: Kind::ALL
-                .into_iter()
-                .filter_map(|kind| Some((kind, self.subscriptions[kind as usize].as_ref()?.state(now))))
-                .collect(),
+            connected_ms: milliseconds(connected, now),
+            subscriptions,
         }
-    }
-}
-
-impl Subscription {
-    fn new(since: Instant) -> Self {
-        Self { names: Arc::default(), standing: Standing::default(), nacked: None, since }
-    }
-
-    fn state(&self, now: Instant) -> SubscriptionState {
-        let state = self.standing.state();
-        let Standing { sent, accepted, nack } = self.standing.clone();
-        let shown = |version: Option<Version>| version.map_or_else(Arc::default, |version| version.to_string().into());
-        let (sent, accepted) = (shown(sent), shown(accepted));
-        let nack_ms = self.nacked.map(|at| milliseconds(at, now));
-        let state_ms = milliseconds(self.since, now);
-        SubscriptionState { names: self.names.clone(), state, state_ms, sent, accepted, nack, nack_ms }
     }
 }
 
@@ -201,32 +231,12 @@ fn milliseconds(from: Instant, to: Instant) -> u64 {
 pub(super) struct Registered {
     registry: Arc<ClientsRegistry>,
     stream: u64,
-    slot: Arc<Mutex<Slot>>,
 }
 
 impl Registered {
     /// The stream's number.
     pub(super) fn stream(&self) -> u64 {
         self.stream
-    }
-
-    /// Notes how a subscription stands, and its names if they changed.
-    pub(super) fn note(&self, kind: Kind, standing: Standing, names: Option<Vec<Arc<str>>>) {
-        let mut slot = self.slot.lock();
-        let now = Instant::now();
-        let subscription = slot.subscriptions[kind as usize].get_or_insert_with(|| Subscription::new(now));
-        if standing.nack != subscription.standing.nack {
-            subscription.nacked = standing.nack.is_some().then_some(now);
-        }
-        let stands_as_before =
-            (standing.state(), standing.accepted) == (subscription.standing.state(), subscription.standing.accepted);
-        if !stands_as_before {
-            subscription.since = now;
-        }
-        subscription.standing = standing;
-        if let Some(names) = names {
-            subscription.names = names.into();
-        }
     }
 }
 

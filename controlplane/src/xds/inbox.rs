@@ -19,8 +19,59 @@ pub(super) struct Inbox {
     state: Mutex<State>,
 }
 
-/// The newest state of each resource that changed.
-pub(super) type News = HashMap<(Kind, Arc<str>), Lookup>;
+/// The newest state of each resource that changed. Most often there is one, and thousands of streams hear of it.
+#[derive(Debug, Default)]
+pub(super) enum News {
+    /// Nothing changed.
+    #[default]
+    None,
+    /// One resource.
+    One(Name, Lookup),
+    /// Several.
+    Many(HashMap<Name, Lookup>),
+}
+
+type Name = (Kind, Arc<str>);
+
+impl News {
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    fn insert(&mut self, name: Name, lookup: Lookup) {
+        *self = match std::mem::take(self) {
+            Self::None => Self::One(name, lookup),
+            Self::One(known, _) if known == name => Self::One(name, lookup),
+            Self::One(known, of_known) => Self::Many([(known, of_known), (name, lookup)].into()),
+            Self::Many(mut many) => {
+                many.insert(name, lookup);
+                Self::Many(many)
+            }
+        };
+    }
+
+    fn remove(&mut self, kind: Kind, name: &Arc<str>) {
+        match self {
+            Self::One((of, known), _) if *of == kind && known == name => *self = Self::None,
+            Self::None | Self::One(..) => {}
+            Self::Many(many) => {
+                many.remove(&(kind, name.clone()));
+                if many.is_empty() {
+                    *self = Self::None;
+                }
+            }
+        }
+    }
+
+    /// Takes each resource in turn.
+    pub(super) fn for_each(self, mut take: impl FnMut(Name, Lookup)) {
+        match self {
+            Self::None => {}
+            Self::One(name, lookup) => take(name, lookup),
+            Self::Many(many) => many.into_iter().for_each(|(name, lookup)| take(name, lookup)),
+        }
+    }
+}
 
 /// Everything that changed.
 #[derive(Debug, Default)]
@@ -69,10 +120,7 @@ impl Inbox {
 
     /// What was said of a resource before this moment counts no more.
     pub(super) fn forget(&self, kind: Kind, name: &Arc<str>) {
-        let mut state = self.state.lock();
-        if !state.news.is_empty() {
-            state.news.remove(&(kind, name.clone()));
-        }
+        self.state.lock().news.remove(kind, name);
     }
 
     /// The topology changed.

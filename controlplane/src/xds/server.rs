@@ -21,7 +21,7 @@ use tonic::{Extensions, Response, Status, Streaming};
 use super::clients::{ClientsRegistry, Peer};
 use super::counters::{Counters, Counts};
 use super::delta::Delta;
-use super::open::{self, OpenStreams};
+use super::open;
 use super::protocol;
 use super::protocol::holding::Holding;
 use super::sotw::StateOfTheWorld;
@@ -52,7 +52,6 @@ pub(super) struct Shared {
     pub(super) cluster: ClusterName,
     pub(super) cache: ResourceCache,
     pub(super) gateways: Arc<GatewayBook>,
-    pub(super) open: OpenStreams,
     pub(super) clients: Arc<ClientsRegistry>,
     pub(super) counters: Counters,
 }
@@ -73,7 +72,6 @@ impl XdsServer {
             cluster,
             cache: ResourceCache::new(catalog),
             gateways: Arc::default(),
-            open: OpenStreams::default(),
             clients: Arc::default(),
             counters: Counters::default(),
         };
@@ -103,7 +101,7 @@ impl XdsServer {
     /// What the client of a stream has of each resource, by the stream's number. `None`: there is no such stream.
     #[must_use]
     pub fn holdings(&self, stream: u64) -> Option<Vec<(Kind, Vec<Holding>)>> {
-        self.shared.open.get(stream)?.holdings()
+        self.shared.clients.get(stream)?.holdings()
     }
 
     /// What the Envoys of gateways are served: to be filled by whoever plans gateways.

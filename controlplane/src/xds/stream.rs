@@ -3,11 +3,12 @@
 //! It runs inside the transport's own task: there is no task and no channel of its own. The transport asks for a
 //! response when it has room for one; until then changes lie in the [`Inbox`], one latest-wins slot per resource.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use std::vec;
 
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
@@ -15,11 +16,11 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tonic::{Status, Streaming};
 use tracing::{debug, warn};
 
-use super::clients::{Identity, Peer, Registered};
+use super::clients::{ClientState, Identity, Peer, Registered, Standings};
 use super::counters::count;
 use super::inbox::{Heard, Inbox};
 use super::membership::{Joined, Membership};
-use super::open::{OpenStream, Opened};
+use super::open::OpenStream;
 use super::place::Place;
 use super::protocol::holding::Holding;
 use super::protocol::{Changes, Meaning, Response, Stream as Protocol};
@@ -58,20 +59,22 @@ pub(super) struct ClientStream<V: Wire> {
 enum Phase<V: Wire> {
     /// The client has not said who it is. The timer is made once it is waited for.
     Unknown(Option<Pin<Box<Sleep>>>),
-    Open(Opened<Session<V>>),
+    Open(Arc<Session<V>>),
     Ended,
 }
 
 /// A stream whose client is known.
 struct Session<V: Wire> {
     inbox: Arc<Inbox>,
-    /// `None`: cut off.
+    /// `None`: not begun, or cut off.
     state: Mutex<Option<State<V>>>,
 }
 
 struct State<V: Wire> {
     shared: Arc<Shared>,
     registered: Registered,
+    connected: Instant,
+    standings: Standings,
     only: Option<Kind>,
     place: Place,
     identity: Identity,
@@ -82,7 +85,7 @@ struct State<V: Wire> {
     membership: Option<Joined>,
     watches: HashMap<(Kind, Arc<str>), Watch>,
     /// Responses of one flush that the transport has not taken. Nothing newer is flushed before they went.
-    waiting: VecDeque<Response>,
+    waiting: vec::IntoIter<Response>,
     flush_at: Option<Instant>,
     last_flush: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -94,7 +97,7 @@ impl<V: Wire> ClientStream<V> {
     }
 
     /// Waits for the first request, which says who the client is.
-    fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<Opened<Session<V>>, End>> {
+    fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arc<Session<V>>, End>> {
         let shared = &self.shared;
         let refuse = |status| {
             count(&shared.counters.refused_streams);
@@ -126,27 +129,30 @@ impl<V: Wire> ClientStream<V> {
                 let _ = protocol.set_members(kind, BTreeSet::new());
             }
         }
+        let session = Arc::new(Session { inbox: inbox.clone(), state: Mutex::new(None) });
+        let open: Weak<Session<V>> = Arc::downgrade(&session);
         let mut state = State {
             shared: shared.clone(),
-            registered: shared.clients.enter(identity.clone()),
+            registered: shared.clients.enter(open),
+            connected: Instant::now(),
+            standings: Standings::default(),
             only: self.only,
             place,
             identity,
             watcher: inbox.clone(),
-            inbox: inbox.clone(),
+            inbox,
             protocol,
             membership,
             watches: HashMap::new(),
-            waiting: VecDeque::new(),
+            waiting: vec::IntoIter::default(),
             flush_at: None,
             last_flush: None,
             timer: None,
         };
-        let number = state.registered.stream();
         state.follow_gateway();
         state.request(&first)?;
-        let session = Arc::new(Session { inbox, state: Mutex::new(Some(state)) });
-        Poll::Ready(Ok(shared.open.enter(number, session)))
+        *session.state.lock() = Some(state);
+        Poll::Ready(Ok(session))
     }
 
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response, End>> {
@@ -219,6 +225,14 @@ impl<V: Wire> OpenStream for Session<V> {
         self.inbox.topology_moved();
     }
 
+    fn shown(&self, now: Instant) -> Option<ClientState> {
+        let state = self.state.lock();
+        let State { registered, connected, standings, identity, protocol, .. } = state.as_ref()?;
+        let of_kind = |kind| Some((kind, standings.shown(kind, protocol.names(kind), now)?));
+        let subscriptions = Kind::ALL.into_iter().filter_map(of_kind).collect();
+        Some(identity.shown(registered.stream(), *connected, subscriptions, now))
+    }
+
     fn holdings(&self) -> Option<Vec<(Kind, Vec<Holding>)>> {
         let state = self.state.lock();
         let protocol = &state.as_ref()?.protocol;
@@ -233,7 +247,11 @@ impl<V: Wire> OpenStream for Session<V> {
 impl<V: Wire> State<V> {
     fn poll(&mut self, requests: &mut Streaming<V::Message>, cx: &mut Context<'_>) -> Poll<Result<Response, End>> {
         loop {
-            if let Some(response) = self.waiting.pop_front() {
+            if let Some(response) = self.waiting.next() {
+                if self.waiting.len() == 0 {
+                    // An idle stream keeps no room for responses.
+                    self.waiting = vec::IntoIter::default();
+                }
                 count(&self.shared.counters.responses);
                 self.inbox.handed_over();
                 return Poll::Ready(Ok(response));
@@ -269,7 +287,8 @@ impl<V: Wire> State<V> {
             count(&counters.unknown_types);
             return Ok(());
         };
-        let (meaning, changes) = self.protocol.request(V::read(message, kind), Instant::now()).map_err(|error| {
+        let now = Instant::now();
+        let (meaning, changes) = self.protocol.request(V::read(message, kind), now).map_err(|error| {
             count(&counters.refused_streams);
             End::Status(Status::resource_exhausted(error.to_string()))
         })?;
@@ -283,12 +302,11 @@ impl<V: Wire> State<V> {
                 warn!(node = self.identity.node, %kind, reason, "a client refused a response");
             }
         }
-        let names_changed = !changes.is_empty();
         self.follow(kind, changes);
-        self.note(kind, names_changed);
+        self.standings.note(kind, self.protocol.standing(kind), now);
         if self.protocol.is_dirty() {
             // A client waits for its answer.
-            self.flush_at = Some(Instant::now());
+            self.flush_at = Some(now);
             self.timer = None;
         }
         Ok(())
@@ -321,7 +339,7 @@ impl<V: Wire> State<V> {
             let changes = self.protocol.set_members(kind, resources.members(kind));
             if !changes.is_empty() {
                 self.follow(kind, changes);
-                self.note(kind, true);
+                self.standings.note(kind, self.protocol.standing(kind), Instant::now());
             }
         }
         for kind in Kind::ALL {
@@ -348,9 +366,7 @@ impl<V: Wire> State<V> {
             joined.take(resources);
             self.follow_gateway();
         }
-        for ((kind, name), lookup) in news {
-            self.protocol.update(kind, &name, lookup);
-        }
+        news.for_each(|(kind, name), lookup| self.protocol.update(kind, &name, lookup));
         if self.flush_at.is_none() && self.protocol.is_dirty() {
             let now = Instant::now();
             self.flush_at = Some(self.last_flush.map_or(now, |last| (last + BATCH).max(now)));
@@ -361,22 +377,22 @@ impl<V: Wire> State<V> {
     fn flush(&mut self) {
         self.flush_at = None;
         self.timer = None;
-        let before = Kind::ALL.map(|kind| self.protocol.standing(kind).sent);
-        self.waiting.extend(self.protocol.flush());
-        if !self.waiting.is_empty() {
-            self.last_flush = Some(Instant::now());
+        let now = Instant::now();
+        let before: Vec<_> = self.protocol.dirty().map(|kind| (kind, self.protocol.standing(kind).sent)).collect();
+        self.waiting = self.protocol.flush().into_iter();
+        if self.waiting.len() > 0 {
+            self.last_flush = Some(now);
         }
-        for (kind, before) in Kind::ALL.into_iter().zip(before) {
+        let responses = self.waiting.as_slice();
+        for response in responses {
+            self.standings.note(response.kind, self.protocol.standing(response.kind), now);
+        }
+        for (kind, before) in before {
             // A client that came back may hold everything, so that there is nothing to send.
-            if self.protocol.standing(kind).sent != before || self.waiting.iter().any(|response| response.kind == kind)
-            {
-                self.note(kind, false);
+            let standing = self.protocol.standing(kind);
+            if standing.sent != before {
+                self.standings.note(kind, standing, now);
             }
         }
-    }
-
-    fn note(&self, kind: Kind, names_changed: bool) {
-        let names = names_changed.then(|| self.protocol.names(kind));
-        self.registered.note(kind, self.protocol.standing(kind), names);
     }
 }

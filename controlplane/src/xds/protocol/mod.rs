@@ -145,48 +145,87 @@ pub trait Variant: Default {
     fn subscription_mut(&mut self) -> &mut Subscription;
 }
 
+fn bit(kind: Kind) -> u8 {
+    1 << kind as u8
+}
+
 /// The server's end of one stream.
 #[derive(Debug, Default)]
 pub struct Stream<V> {
     kinds: [V; Kind::ALL.len()],
+    /// The kinds that may have something to send, a bit each: the others' books need not be opened to know, and with
+    /// thousands of streams those are never at hand.
+    dirty: u8,
 }
 
 impl<V: Variant> Stream<V> {
     /// Takes a request that came at `now`.
     pub fn request(&mut self, request: V::Request<'_>, now: Instant) -> Result<(Meaning, Changes), RequestError> {
-        self.kinds[V::kind(request) as usize].request(request, now)
+        let kind = V::kind(request);
+        let meaning = self.kinds[kind as usize].request(request, now);
+        self.look_at(kind);
+        meaning
     }
 
     /// Says what a wildcard of `kind` stands for now. Until it is said, a wildcard is left unanswered.
     pub fn set_members(&mut self, kind: Kind, members: BTreeSet<Arc<str>>) -> Changes {
-        self.kinds[kind as usize].subscription_mut().set_members(members)
+        let changes = self.kinds[kind as usize].subscription_mut().set_members(members);
+        self.look_at(kind);
+        changes
     }
 
     /// Says what a followed resource is now. One that is not followed is ignored.
     pub fn update(&mut self, kind: Kind, name: &str, lookup: Lookup) {
         self.kinds[kind as usize].update(kind, name, lookup);
+        self.look_at(kind);
     }
 
     /// Whether [`Stream::flush`] may have something to send.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
-        self.kinds.iter().any(|kind| kind.subscription().is_dirty())
+        self.dirty != 0
+    }
+
+    /// The kinds of which [`Stream::flush`] may have something to send.
+    pub fn dirty(&self) -> impl Iterator<Item = Kind> + use<V> {
+        let dirty = self.dirty;
+        Kind::ALL.into_iter().filter(move |kind| dirty & bit(*kind) != 0)
+    }
+
+    /// Notes whether `kind` has something to send: whatever changes its books must say so here.
+    fn look_at(&mut self, kind: Kind) {
+        if self.kinds[kind as usize].subscription().is_dirty() {
+            self.dirty |= bit(kind);
+        } else {
+            self.dirty &= !bit(kind);
+        }
+    }
+
+    fn respond(&mut self, kind: Kind, keep_absent: bool, changed: &mut BTreeSet<Arc<str>>) -> Option<Response> {
+        if self.dirty & bit(kind) == 0 {
+            return None;
+        }
+        let response = self.kinds[kind as usize].respond(kind, keep_absent, changed);
+        self.look_at(kind);
+        response
     }
 
     /// Everything that there is to send now, in the order in which it must go: CDS, EDS, SDS, LDS, RDS, and the removal of
     /// clusters last, when no route leads to them any more.
     pub fn flush(&mut self) -> Vec<Response> {
-        let kinds = &mut self.kinds;
         let mut responses = Vec::new();
         let mut changed = BTreeSet::new();
-        responses.extend(kinds[Kind::Cds as usize].respond(Kind::Cds, true, &mut changed));
-        // An Envoy warms a changed cluster until its endpoints come again, even if they are the same.
-        let changed = changed.into_iter().map(assignment_of).collect();
-        kinds[Kind::Eds as usize].subscription_mut().ledger.send_again(&changed);
-        for kind in [Kind::Eds, Kind::Sds, Kind::Lds, Kind::Rds] {
-            responses.extend(kinds[kind as usize].respond(kind, false, &mut BTreeSet::new()));
+        responses.extend(self.respond(Kind::Cds, true, &mut changed));
+        if !changed.is_empty() {
+            // An Envoy warms a changed cluster until its endpoints come again, even if they are the same.
+            let changed = changed.into_iter().map(assignment_of).collect();
+            self.kinds[Kind::Eds as usize].subscription_mut().ledger.send_again(&changed);
+            self.look_at(Kind::Eds);
         }
-        responses.extend(kinds[Kind::Cds as usize].respond(Kind::Cds, false, &mut BTreeSet::new()));
+        for kind in [Kind::Eds, Kind::Sds, Kind::Lds, Kind::Rds] {
+            responses.extend(self.respond(kind, false, &mut BTreeSet::new()));
+        }
+        responses.extend(self.respond(Kind::Cds, false, &mut BTreeSet::new()));
         responses
     }
 
