@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
+use envoy_types::pb::envoy::service::status::v3::ClientStatusResponse;
 use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::{BoxStream, FuturesUnordered};
 use futures::{FutureExt, Stream, StreamExt, TryFutureExt};
 use rand::rngs::StdRng;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Status;
@@ -43,6 +44,12 @@ pub(super) struct Watch {
     pub(super) slot: watch::Sender<Resolution>,
 }
 
+/// What a handle asks for.
+pub(super) enum Ask {
+    Watch(Watch),
+    Status(oneshot::Sender<ClientStatusResponse>),
+}
+
 pub(super) struct Driver {
     servers: Vec<ServerConfig>,
     backoffs: Vec<Backoff>,
@@ -50,7 +57,7 @@ pub(super) struct Driver {
     connect: Arc<dyn Connect>,
     random: StdRng,
     load: LoadRecorder,
-    watches: mpsc::UnboundedReceiver<Watch>,
+    asks: mpsc::UnboundedReceiver<Ask>,
     handles_gone: bool,
     machine: SotwClient,
     slots: BTreeMap<Target, Vec<Arc<watch::Sender<Resolution>>>>,
@@ -73,7 +80,7 @@ struct Ads {
 }
 
 enum Event {
-    Watched(Option<Watch>),
+    Asked(Option<Ask>),
     Released(Target),
     Dialled(Result<Channel, DialError>),
     Response(Option<Result<DiscoveryResponse, Status>>),
@@ -86,7 +93,7 @@ impl Driver {
         connect: Arc<dyn Connect>,
         random: StdRng,
         load: LoadRecorder,
-        watches: mpsc::UnboundedReceiver<Watch>,
+        asks: mpsc::UnboundedReceiver<Ask>,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -97,7 +104,7 @@ impl Driver {
             connect,
             random,
             load,
-            watches,
+            asks,
             handles_gone: false,
             slots: BTreeMap::new(),
             released: FuturesUnordered::new(),
@@ -115,8 +122,10 @@ impl Driver {
             self.set_deadlines();
             self.dial_if_due();
             match self.next_event().await {
-                Event::Watched(Some(watch)) => self.watch(watch),
-                Event::Watched(None) => self.handles_gone = true,
+                Event::Asked(Some(Ask::Watch(watch))) => self.watch(watch),
+                // Whoever asked may not wait for it any more.
+                Event::Asked(Some(Ask::Status(answer))) => drop(answer.send(self.machine.status())),
+                Event::Asked(None) => self.handles_gone = true,
                 Event::Released(target) => self.release(&target),
                 Event::Dialled(result) => self.dialled(result),
                 Event::Response(Some(Ok(response))) => self.received(response),
@@ -131,7 +140,7 @@ impl Driver {
         let dialled: OptionFuture<_> = self.dialling.as_mut().map(|(_, dialling)| dialling).into();
         let response: OptionFuture<_> = self.stream.as_mut().map(|stream| stream.responses.next()).into();
         tokio::select! {
-            watch = self.watches.recv(), if !self.handles_gone => Event::Watched(watch),
+            ask = self.asks.recv(), if !self.handles_gone => Event::Asked(ask),
             Some(target) = self.released.next() => Event::Released(target),
             Some(result) = dialled => Event::Dialled(result),
             Some(response) = response => Event::Response(response),

@@ -8,27 +8,29 @@ pub mod dial;
 mod driver;
 mod lrs;
 mod shared;
+mod status;
 
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
+use envoy_types::pb::envoy::service::status::v3::ClientStatusResponse;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::load::LoadRecorder;
 use crate::xds::bootstrap::Bootstrap;
 use crate::xds::model::Resolution;
 use crate::xds::target::Target;
 use dial::{Connect, Tcp};
-use driver::{Driver, Watch};
+use driver::{Ask, Driver, Watch};
 
 /// Watches names over ADS. A clone shares the stream; it ends when the last handle and the last receiver are gone.
 #[derive(Clone)]
 pub struct XdsClient {
-    watches: mpsc::UnboundedSender<Watch>,
+    asks: mpsc::UnboundedSender<Ask>,
     load: LoadRecorder,
 }
 
@@ -49,10 +51,10 @@ impl XdsClient {
     /// [`XdsClient::new`] with sockets from `connect` and randomness from `random`.
     #[must_use]
     pub fn with(bootstrap: Bootstrap, connect: Arc<dyn Connect>, random: StdRng) -> Self {
-        let (watches, receiver) = mpsc::unbounded_channel();
+        let (asks, receiver) = mpsc::unbounded_channel();
         let load = LoadRecorder::new();
         tokio::spawn(Driver::new(bootstrap, connect, random, load.clone(), receiver).run());
-        Self { watches, load }
+        Self { asks, load }
     }
 
     /// A slot that always holds what `target` comes to. The name is watched as long as somebody holds the receiver.
@@ -60,8 +62,26 @@ impl XdsClient {
     pub fn watch(&self, target: Target) -> watch::Receiver<Resolution> {
         let (slot, receiver) = watch::channel(Resolution::Pending);
         // The driver ends only after the last handle: this one is alive.
-        let _ = self.watches.send(Watch { target, slot });
+        let _ = self.asks.send(Ask::Watch(Watch { target, slot }));
         receiver
+    }
+
+    /// What this client holds, awaits and refused, as tools for client status discovery (CSDS) read it; without times. To
+    /// let them ask, mount the client as a service:
+    ///
+    /// ```no_run
+    /// # use portolan_client::ads::XdsClient;
+    /// use envoy_types::pb::envoy::service::status::v3::client_status_discovery_service_server::ClientStatusDiscoveryServiceServer;
+    ///
+    /// # fn mount(client: &XdsClient) -> tonic::transport::server::Router {
+    /// tonic::transport::Server::builder().add_service(ClientStatusDiscoveryServiceServer::new(client.clone()))
+    /// # }
+    /// ```
+    pub async fn status(&self) -> ClientStatusResponse {
+        let (answer, answered) = oneshot::channel();
+        // The driver lives, unless its runtime is going down: then nothing is held.
+        let _ = self.asks.send(Ask::Status(answer));
+        answered.await.unwrap_or_default()
     }
 
     /// Where a balancer counts its requests, for the reports of clusters with `report_load`.

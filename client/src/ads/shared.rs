@@ -6,7 +6,7 @@ use tokio::runtime::{Handle, Id};
 use tokio::sync::mpsc;
 
 use super::XdsClient;
-use super::driver::Watch;
+use super::driver::Ask;
 use crate::load::LoadRecorder;
 use crate::xds::bootstrap::Bootstrap;
 
@@ -14,15 +14,15 @@ use crate::xds::bootstrap::Bootstrap;
 struct Known {
     bootstrap: Bootstrap,
     runtime: Id,
-    watches: mpsc::WeakUnboundedSender<Watch>,
+    asks: mpsc::WeakUnboundedSender<Ask>,
     load: LoadRecorder,
 }
 
 impl Known {
     fn client(&self) -> Option<XdsClient> {
         // A runtime that was shut down has taken its driver with it.
-        let watches = self.watches.upgrade().filter(|watches| !watches.is_closed())?;
-        Some(XdsClient { watches, load: self.load.clone() })
+        let asks = self.asks.upgrade().filter(|asks| !asks.is_closed())?;
+        Some(XdsClient { asks, load: self.load.clone() })
     }
 }
 
@@ -36,7 +36,7 @@ pub(super) fn client(bootstrap: Bootstrap) -> XdsClient {
         return client;
     }
     let client = XdsClient::new(bootstrap.clone());
-    known.push(Known { bootstrap, runtime, watches: client.watches.downgrade(), load: client.load.clone() });
+    known.push(Known { bootstrap, runtime, asks: client.asks.downgrade(), load: client.load.clone() });
     client
 }
 
@@ -54,9 +54,9 @@ mod tests {
     #[tokio::test]
     async fn one_client_for_a_bootstrap_while_somebody_holds_it() {
         let first = client(bootstrap("shared-1"));
-        assert!(client(bootstrap("shared-1")).watches.same_channel(&first.watches));
-        assert!(!client(bootstrap("shared-2")).watches.same_channel(&first.watches));
-        let gone = first.watches.downgrade();
+        assert!(client(bootstrap("shared-1")).asks.same_channel(&first.asks));
+        assert!(!client(bootstrap("shared-2")).asks.same_channel(&first.asks));
+        let gone = first.asks.downgrade();
         drop(first);
         assert!(gone.upgrade().is_none(), "knowing a client does not keep it alive");
     }

@@ -12,4 +12,5 @@ mod resolve;
 pub mod resources;
 pub mod routing;
 pub mod sotw;
+mod status;
 pub mod target;

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
+use envoy_types::pb::envoy::service::status::v3::ClientStatusResponse;
 use envoy_types::pb::google::protobuf::Any;
 use envoy_types::pb::google::rpc::Status;
 
@@ -19,6 +20,7 @@ use super::resolve::{Found, Inputs, Resolver};
 use super::resources::cluster::Discovery;
 use super::resources::listener::Routes;
 use super::resources::{self, Decoded, Kind};
+use super::status::{self, Standing};
 use super::target::Target;
 
 /// gRPC's status for a rejected response.
@@ -72,6 +74,8 @@ struct Entry {
     good: Option<Good>,
     /// Why there is nothing good; `None`: it is awaited.
     missing: Option<Missing>,
+    /// The version that was refused last, and why, if nothing good came after it.
+    refused: Option<(String, String)>,
     /// A whole response of the stream left it out, though its server had given it before.
     left_out: bool,
 }
@@ -79,6 +83,7 @@ struct Entry {
 #[derive(Debug)]
 struct Good {
     raw: Any,
+    version: String,
     content: Decoded,
     server: ServerIndex,
     /// Whether this stream gave it.
@@ -128,6 +133,22 @@ impl SotwClient {
     #[must_use]
     pub fn resolution(&self, target: &Target) -> Option<&Resolution> {
         self.targets.get(target).map(|state| &state.resolution)
+    }
+
+    /// What is held, awaited and refused, for client status discovery.
+    #[must_use]
+    pub fn status(&self) -> ClientStatusResponse {
+        let standings = Kind::ALL.into_iter().flat_map(|kind| {
+            let entries = self.types[kind as usize].entries.iter();
+            entries.map(move |(name, entry)| Standing {
+                kind,
+                name,
+                good: entry.good.as_ref().map(|good| (&good.raw, good.version.as_str())),
+                absent: matches!(entry.missing, Some(Missing::Absent)),
+                refused: entry.refused.as_ref().map(|(version, why)| (version.as_str(), why.as_str())),
+            })
+        });
+        status::response(&self.node, standings)
     }
 
     /// The targets whose resolution changed since the last call, and what it is now.
@@ -219,7 +240,7 @@ impl SotwClient {
         if state.asked.is_none() {
             return Outcome::Ignored;
         }
-        let (given, errors) = state.take(kind, response.resources, stream.server);
+        let (given, errors) = state.take(kind, response.resources, &response.version_info, stream.server);
         if kind.is_complete_in_sotw() && !stream.keeps_deleted {
             state.leave_out(&given, stream.server);
         }
@@ -357,7 +378,13 @@ impl SotwClient {
 
 impl TypeState {
     /// Takes the resources of a response; returns the names that it gave, and the errors.
-    fn take(&mut self, kind: Kind, resources: Vec<Any>, server: ServerIndex) -> (BTreeSet<String>, Vec<String>) {
+    fn take(
+        &mut self,
+        kind: Kind,
+        resources: Vec<Any>,
+        version: &str,
+        server: ServerIndex,
+    ) -> (BTreeSet<String>, Vec<String>) {
         let mut given = BTreeSet::new();
         let mut errors = Vec::new();
         for (i, any) in resources.into_iter().enumerate() {
@@ -376,9 +403,10 @@ impl TypeState {
             let Some(entry) = self.entries.get_mut(&name) else { continue };
             entry.left_out = false;
             match content {
-                Ok(content) => entry.replace(raw, content, server),
+                Ok(content) => entry.replace(raw, content, version, server),
                 Err(invalid) => {
                     let error = format!("errors validating {kind} resource: [{invalid}]");
+                    entry.refused = Some((version.to_owned(), error.clone()));
                     errors.push(format!("resource index {i}: {name}: {error}"));
                     if entry.good.is_none() {
                         entry.missing = Some(Missing::Rejected(invalid.to_string()));
@@ -404,12 +432,13 @@ impl TypeState {
 }
 
 impl Entry {
-    fn replace(&mut self, raw: Any, content: Decoded, server: ServerIndex) {
-        self.missing = None;
+    fn replace(&mut self, raw: Any, content: Decoded, version: &str, server: ServerIndex) {
+        (self.missing, self.refused) = (None, None);
+        let version = version.to_owned();
         match &mut self.good {
             // The same again keeps its `Arc`s, so that nothing is resolved anew.
-            Some(good) if good.raw == raw => (good.server, good.on_stream) = (server, true),
-            good => *good = Some(Good { raw, content, server, on_stream: true }),
+            Some(good) if good.raw == raw => (good.version, good.server, good.on_stream) = (version, server, true),
+            good => *good = Some(Good { raw, version, content, server, on_stream: true }),
         }
     }
 }

@@ -97,6 +97,23 @@ async fn a_name_is_resolved_and_kept_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_tool_is_told_what_the_client_holds() {
+    use envoy_types::pb::envoy::service::status::v3::ClientStatusRequest;
+    use envoy_types::pb::envoy::service::status::v3::client_status_discovery_service_server::ClientStatusDiscoveryService as _;
+
+    let network = Arc::new(Network::default());
+    let mut plane = network.plane("one:1", None);
+    let client = client(&network, &["one:1"]);
+    let mut slot = watch(&client, "l");
+    let _ads = resolved(&mut plane, &mut slot).await;
+    let asked = client.fetch_client_status(tonic::Request::new(ClientStatusRequest::default())).await;
+    let told = asked.unwrap().into_inner();
+    let names: Vec<_> = told.config[0].generic_xds_configs.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(names, ["l", "r", "c", "c"]);
+    assert_eq!(told, client.status().await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_dialled_before_a_name_is_watched() {
     let network = Arc::new(Network::default());
     let mut plane = network.plane("one:1", None);

@@ -535,3 +535,46 @@ fn an_aggregate_that_holds_itself_or_nests_too_deep_is_none() {
     deepest.received(response(Kind::ClusterLoadAssignment, "1", "e", vec![assignment("15", &["10.0.0.1:80"])]));
     assert_eq!(addresses(&now(&deepest, "l")), ["10.0.0.1:80"]);
 }
+
+#[test]
+fn status_tells_what_is_held_awaited_absent_and_refused() {
+    use envoy_types::pb::envoy::admin::v3::ClientResourceStatus;
+
+    let mut client = resolved();
+    client.watch(target("m"));
+    client.watch(target("n"));
+    requests(&mut client);
+    client.timed_out(Kind::Listener, "n");
+    let bad = pack(
+        Kind::Listener,
+        &envoy_types::pb::envoy::config::listener::v3::Listener { name: "l".to_owned(), ..Default::default() },
+    );
+    client.received(response(Kind::Listener, "2", "x", vec![bad]));
+    let status = client.status();
+    let [config] = &status.config[..] else { panic!("{status:?}") };
+    assert_eq!(config.node.as_ref().unwrap().id, "n");
+    let told: Vec<_> = config
+        .generic_xds_configs
+        .iter()
+        .map(|it| (it.name.as_str(), it.client_status(), it.version_info.as_str(), it.xds_config.is_some()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("l", ClientResourceStatus::Nacked, "1", true),
+            ("m", ClientResourceStatus::Requested, "", false),
+            ("n", ClientResourceStatus::DoesNotExist, "", false),
+            ("r", ClientResourceStatus::Acked, "1", true),
+            ("c", ClientResourceStatus::Acked, "1", true),
+            ("c", ClientResourceStatus::Acked, "1", true),
+        ]
+    );
+    let failure = config.generic_xds_configs[0].error_state.as_ref().unwrap();
+    assert_eq!(failure.version_info, "2");
+    assert!(failure.details.starts_with("errors validating Listener resource: [field:api_listener"), "{failure:?}");
+
+    client.received(response(Kind::Listener, "3", "y", vec![listener("l", "r")]));
+    let mended = &client.status().config[0].generic_xds_configs[0];
+    assert_eq!((mended.client_status(), mended.version_info.as_str()), (ClientResourceStatus::Acked, "3"));
+    assert_eq!(mended.error_state, None);
+}
