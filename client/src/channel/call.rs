@@ -21,7 +21,7 @@ use crate::balancer::{Outcome, Pick, PickError, RequestInfo};
 use crate::connection::{Owed, Slot};
 use crate::load::OpenRequest;
 use crate::orca::OrcaReport;
-use crate::routing::{Head, Routed, RoutingError};
+use crate::routing::{Head, Retrying, Routed, RoutingError};
 use crate::xds::model::Retry;
 
 /// Transparent retries of one call. Each means that an endpoint had just died; so many at once mean something else.
@@ -84,6 +84,8 @@ struct Call {
     tried: Vec<SocketAddr>,
     attempts: u32,
     picked: Option<Picked>,
+    /// Among those of its cluster that are tried again, from its first retry on.
+    retrying: Option<Retrying<Slot>>,
 }
 
 pub(super) async fn run(core: Arc<Core>, request: Request<Body>) -> Result<Response<ResponseBody>, Status> {
@@ -98,8 +100,19 @@ pub(super) async fn run(core: Arc<Core>, request: Request<Body>) -> Result<Respo
     let observer = head.extensions.remove();
     let hints = head.extensions.remove().unwrap_or_default();
     let upload = Some(Upload::new(body));
-    let mut call =
-        Call { core, routed, head, upload, deadline, observer, hints, tried: Vec::new(), attempts: 0, picked: None };
+    let mut call = Call {
+        core,
+        routed,
+        head,
+        upload,
+        deadline,
+        observer,
+        hints,
+        tried: Vec::new(),
+        attempts: 0,
+        picked: None,
+        retrying: None,
+    };
     match deadline {
         None => call.attempts().await,
         Some(at) => match timeout_at(at, call.attempts()).await {
@@ -341,7 +354,7 @@ impl Call {
     }
 
     /// How long to wait before a retry; `None` if there may be none.
-    fn may_retry(&self, code: Code, headers: &HeaderMap, retries: u32) -> Option<Duration> {
+    fn may_retry(&mut self, code: Code, headers: &HeaderMap, retries: u32) -> Option<Duration> {
         let retry = self.retry()?;
         if !retry.on.contains(&(code as i32)) || code == Code::Ok {
             return None;
@@ -354,14 +367,22 @@ impl Call {
         self.wait_before(pushback, retries)
     }
 
-    /// How long to wait before a retry, unless the server said; `None` if there have been enough.
-    fn wait_before(&self, pushback: Option<Duration>, retries: u32) -> Option<Duration> {
-        let Retry { attempts, base, max, .. } = self.retry()?;
+    /// How long to wait before a retry, unless the server said; `None` if there have been enough, of this call or of all.
+    fn wait_before(&mut self, pushback: Option<Duration>, retries: u32) -> Option<Duration> {
+        let &Retry { attempts, base, max, .. } = self.retry()?;
         let cluster = &self.routed.cluster;
-        if retries >= *attempts || !cluster.budget.spend() {
+        if retries >= attempts {
             return None;
         }
-        let most = base.saturating_mul(1 << retries.min(20)).min(*max);
+        let retrying = match self.retrying.take() {
+            Some(retrying) => retrying,
+            None => cluster.retry()?,
+        };
+        if !cluster.budget.spend() {
+            return None;
+        }
+        self.retrying = Some(retrying);
+        let most = base.saturating_mul(1 << retries.min(20)).min(max);
         Some(pushback.unwrap_or_else(|| most.mul_f64(cluster.balancer.rng().fraction())))
     }
 

@@ -26,6 +26,9 @@ pub(crate) struct Cluster<T> {
     /// Its calls that wait for an endpoint.
     pub(crate) waiting: Waiting,
     retry_percent: AtomicU32,
+    max_retries: AtomicU32,
+    /// The calls that are tried again now.
+    retrying: AtomicU32,
     max_pending: AtomicU32,
     balancing: Vec<Balancing>,
     assignments: watch::Sender<Arc<Assignment>>,
@@ -64,6 +67,8 @@ impl<T: Default + Send + Sync + 'static> Cluster<T> {
             budget: Budget::default(),
             waiting: Waiting::default(),
             retry_percent: AtomicU32::default(),
+            max_retries: AtomicU32::default(),
+            retrying: AtomicU32::default(),
             max_pending: AtomicU32::default(),
             balancing: assignment.balancing.clone(),
             assignments,
@@ -92,6 +97,7 @@ impl<T: Default + Send + Sync + 'static> Cluster<T> {
 
     fn limit(&self, assignment: &Assignment) {
         self.retry_percent.store(assignment.retry_percent, Relaxed);
+        self.max_retries.store(assignment.max_retries.unwrap_or(u32::MAX), Relaxed);
         self.max_pending.store(assignment.max_pending_requests.unwrap_or(u32::MAX), Relaxed);
     }
 }
@@ -102,8 +108,25 @@ impl<T> Cluster<T> {
         self.retry_percent.load(Relaxed)
     }
 
+    /// A call of this cluster is tried again, unless as many are as may be.
+    pub(crate) fn retry(self: &Arc<Self>) -> Option<Retrying<T>> {
+        let most = self.max_retries.load(Relaxed);
+        let more = |retrying: u32| (retrying < most).then(|| retrying + 1);
+        self.retrying.fetch_update(Relaxed, Relaxed, more).ok().map(|_| Retrying(Arc::clone(self)))
+    }
+
     /// How many calls may wait for an endpoint.
     pub(crate) fn max_pending(&self) -> u32 {
         self.max_pending.load(Relaxed)
+    }
+}
+
+/// A call that is tried again, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Retrying<T>(Arc<Cluster<T>>);
+
+impl<T> Drop for Retrying<T> {
+    fn drop(&mut self) {
+        self.0.retrying.fetch_sub(1, Relaxed);
     }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-pub(crate) use self::cluster::{Cluster, Parts};
+pub(crate) use self::cluster::{Cluster, Parts, Retrying};
 pub(crate) use self::follow::{AbortOnDrop, follow};
 pub(crate) use self::head::Head;
 pub use self::strategy::Strategies;

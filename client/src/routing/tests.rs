@@ -73,6 +73,24 @@ async fn a_cluster_that_stays_is_the_same_and_one_that_left_lives_as_long_as_a_c
 }
 
 #[tokio::test]
+async fn no_more_calls_are_tried_again_at_once_than_may_be() {
+    let limited =
+        |max_retries| Resolution::from(Assignment { cluster: "a".into(), max_retries, ..Assignment::default() });
+    let (router, source, _task) = router(limited(Some(2)));
+    let cluster = router.route(&Call).unwrap().cluster;
+    let first = cluster.retry().unwrap();
+    let _second = cluster.retry().unwrap();
+    assert!(cluster.retry().is_none());
+    drop(first);
+    let _third = cluster.retry().unwrap();
+    assert!(cluster.retry().is_none());
+    source.send_replace(limited(None));
+    while cluster.retry().is_none() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn calls_wait_for_the_first_routes_alone() {
     let (router, source, _task) = router(Resolution::Pending);
     assert_eq!(router.route(&Call).unwrap_err(), RoutingError::Pick(PickError::NoAssignment));

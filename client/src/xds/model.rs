@@ -55,6 +55,8 @@ pub struct Assignment {
     pub warmup: Warmup,
     /// How a locality that was dead takes its share back.
     pub failback: Failback,
+    /// How many calls may be tried again at once (`circuit_breakers`); `None`: no limit.
+    pub max_retries: Option<u32>,
     /// At most so many retries for a hundred calls (`circuit_breakers`); 20 by default, as in Envoy.
     pub retry_percent: u32,
     /// Whether load is reported to the management server (`lrs_server: self`).
@@ -76,6 +78,7 @@ impl Default for Assignment {
             balancing: Vec::new(),
             warmup: Warmup::default(),
             failback: Failback::default(),
+            max_retries: None,
             retry_percent: 20,
             report_load: false,
         }

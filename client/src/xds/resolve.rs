@@ -328,6 +328,7 @@ fn assignment(name: &Arc<str>, parts: &[Part]) -> Assignment {
         balancing: cluster.balancing.clone(),
         warmup: cluster.warmup,
         failback: cluster.failback,
+        max_retries: cluster.max_retries,
         retry_percent: cluster.retry_percent,
         report_load: cluster.report_load,
     }

@@ -79,6 +79,19 @@ async fn retries_stop_when_their_budget_is_spent() {
 }
 
 #[tokio::test]
+async fn the_breaker_of_retries_stops_them_all() {
+    let backend = Backend::start().await;
+    backend.behaviour.code.store(tonic::Code::Unavailable as i32, Relaxed);
+    let assignment = assignment(vec![vec![locality("a", 1, &[backend.address])]]);
+    let broken = Assignment { max_retries: Some(0), ..assignment };
+    let (channel, _source) = channel(retried(broken, retries(3)), 1).await;
+    for _ in 0..5 {
+        assert_eq!(call(&channel).await.unwrap_err().message(), "as told");
+    }
+    assert_eq!(backend.calls(), 5);
+}
+
+#[tokio::test]
 async fn one_that_does_not_answer_in_the_time_of_one_try_is_not_waited_for() {
     let backends = Backend::start_many(2).await;
     backends[0].behaviour.latency.store(60_000, Relaxed);

@@ -52,6 +52,8 @@ pub struct Cluster {
     pub balancing: Vec<Balancing>,
     /// How a new endpoint gets its share.
     pub warmup: Warmup,
+    /// The limit of calls that are tried again at once; `None`: none.
+    pub max_retries: Option<u32>,
     /// Retries for a hundred calls.
     pub retry_percent: u32,
     /// How a returning locality is ramped.
@@ -89,6 +91,8 @@ fn validate(proto: &Proto) -> Result<Cluster, Invalid> {
         retry_percent: default.map_or(Ok(RETRY_PERCENT), retry_percent)?,
         max_requests: limit(|thresholds| thresholds.max_requests),
         max_pending_requests: limit(|thresholds| thresholds.max_pending_requests),
+        // A budget stands in its place, as in Envoy.
+        max_retries: limit(|it| it.max_retries.filter(|_| it.retry_budget.is_none())),
         connect_timeout: connect_timeout(proto)?,
         outlier_detection,
         balancing,

@@ -379,6 +379,7 @@ fn a_cluster_says_what_a_balancer_must_know() {
     let plain = Cluster {
         discovery: cluster::Discovery::Eds("service".to_owned()),
         balancing: vec![Balancing::LeastRequest],
+        max_retries: None,
         max_requests: Some(500),
         max_pending_requests: None,
         connect_timeout: Duration::from_secs(1),
@@ -394,9 +395,16 @@ fn a_cluster_says_what_a_balancer_must_know() {
     let slow = |limit| clustered(|cluster| cluster.connect_timeout = limit);
     assert_eq!(read(&slow(seconds(3))).connect_timeout, Duration::from_secs(3));
     refused(Kind::Cluster, &slow(seconds(0)), "connect_timeout error:must be greater than 0");
-    let thresholds = Thresholds { max_pending_requests: Some(UInt32Value { value: 9 }), ..Thresholds::default() };
-    let breakers = CircuitBreakers { thresholds: vec![thresholds], ..CircuitBreakers::default() };
-    assert_eq!(read(&clustered(|cluster| cluster.circuit_breakers = Some(breakers))).max_pending_requests, Some(9));
+    let broken = |thresholds: Thresholds| {
+        let breakers = CircuitBreakers { thresholds: vec![thresholds], ..CircuitBreakers::default() };
+        let read = read(&clustered(|cluster| cluster.circuit_breakers = Some(breakers)));
+        (read.max_pending_requests, read.max_retries)
+    };
+    let number = |value| Some(UInt32Value { value });
+    let limits = Thresholds { max_pending_requests: number(9), max_retries: number(4), ..Thresholds::default() };
+    assert_eq!(broken(limits), (Some(9), Some(4)));
+    let budget = Some(RetryBudget::default());
+    assert_eq!(broken(Thresholds { retry_budget: budget, ..limits }), (Some(9), None), "a budget stands in its place");
     let budgeted = |value: f64| {
         let retry_budget = Some(RetryBudget { budget_percent: Some(Percent { value }), ..RetryBudget::default() });
         let thresholds = vec![Thresholds { retry_budget, ..Thresholds::default() }];
