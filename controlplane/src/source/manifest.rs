@@ -158,10 +158,14 @@ impl Metadata {
         ObjectKey { kind, namespace: self.namespace().to_owned(), name: self.name.value.clone() }
     }
 
-    /// What our annotations say.
-    fn settings(&self, report: &mut Report) -> Settings {
+    /// What our annotations say, as `read` reads them.
+    fn settings<'a, S>(
+        &'a self,
+        report: &mut Report,
+        read: impl Fn(Vec<(&'a str, &'a str)>) -> (S, Vec<(&'a str, String)>),
+    ) -> S {
         let texts = self.annotations.iter().map(|(key, text)| (key.as_str(), text.value.as_str()));
-        let (settings, mistakes) = Settings::read(texts);
+        let (settings, mistakes) = read(texts.collect());
         for (key, wrong) in mistakes {
             report.error(self.annotations.get(key).map_or(self.name.span, |text| text.span), format!("{key}: {wrong}"));
         }
@@ -270,7 +274,7 @@ impl Manifest {
             }
             ports.push(Port { number, name: port_name(port.name.as_deref()) });
         }
-        let settings = metadata.settings(report);
+        let settings = metadata.settings(report, Settings::read);
         let key = metadata.key("Service");
         if self.services.insert(key.clone(), Service { id, ports, settings }).is_some() {
             report.error(metadata.name.span, format!("{key} stands twice in this file"));
@@ -320,7 +324,7 @@ impl Manifest {
 
     fn add_pod(&mut self, document: &Document, report: &mut Report) {
         let Some(MetadataObject { metadata }) = document.read_into(Fields::Any, report) else { return };
-        if let Some(weight) = metadata.settings(report).weight {
+        if let Some(weight) = metadata.settings(report, Settings::read_of_pod) {
             self.pods.insert(metadata.key("Pod"), weight);
         }
     }

@@ -66,6 +66,27 @@ impl Settings {
         }
         (settings, mistakes)
     }
+
+    /// The same of a Pod, which has a weight of its own and nothing else.
+    pub(super) fn read_of_pod<'a>(
+        annotations: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> (Option<NonZeroU32>, Vec<(&'a str, String)>) {
+        let (mut weights, mut mistakes) = (Vec::new(), Vec::new());
+        for (key, text) in annotations {
+            match key.strip_prefix(PREFIX) {
+                Some(CAPACITY) => {
+                    mistakes.push((key, "it is a Service's; a Pod's share of it is its weight".to_owned()))
+                }
+                Some(WARMUP) => {
+                    mistakes.push((key, "it is a Service's; all of its endpoints warm up alike".to_owned()))
+                }
+                _ => weights.push((key, text)),
+            }
+        }
+        let (settings, wrong) = Self::read(weights);
+        mistakes.extend(wrong);
+        (settings.weight, mistakes)
+    }
 }
 
 fn whole_number(text: &str, most: u32) -> Result<NonZeroU32, String> {

@@ -56,7 +56,7 @@ fn read_service(object: &core::Service, odd: &mut Vec<String>) -> Result<Option<
     if spec.type_.as_deref() == Some("ExternalName") {
         return Ok(None);
     }
-    let settings = settings(&object.metadata, odd);
+    let settings = settings(&object.metadata, odd, Settings::read);
     let all = spec.ports.as_deref().unwrap_or_default();
     if all.is_empty() {
         return Err("it has no port, so no client can call it".to_owned());
@@ -133,14 +133,8 @@ fn read_zone(zone: &str, odd: &mut Vec<String>) -> Option<ZoneName> {
 /// A Pod's weight, if it has one of its own.
 pub(super) fn pod(metadata: &ObjectMeta) -> Projected<NonZeroU32> {
     let mut odd = Vec::new();
-    let settings = settings(metadata, &mut odd);
-    if settings.capacity.is_some() {
-        odd.push("portolan.dev/capacity: it is a Service's; a Pod's share of it is its weight".to_owned());
-    }
-    if settings.warmup.is_some() {
-        odd.push("portolan.dev/warmup: it is a Service's; all of its endpoints warm up alike".to_owned());
-    }
-    Projected { kept: Ok(settings.weight), odd }
+    let weight = settings(metadata, &mut odd, Settings::read_of_pod);
+    Projected { kept: Ok(weight), odd }
 }
 
 /// Where a Node says that it is.
@@ -164,9 +158,14 @@ pub(super) fn node(metadata: &ObjectMeta) -> Projected<NodePlace> {
     Projected { kept: Ok(kept), odd }
 }
 
-fn settings(metadata: &ObjectMeta, odd: &mut Vec<String>) -> Settings {
+/// What our annotations say, as `read` reads them.
+fn settings<'a, S>(
+    metadata: &'a ObjectMeta,
+    odd: &mut Vec<String>,
+    read: impl Fn(Vec<(&'a str, &'a str)>) -> (S, Vec<(&'a str, String)>),
+) -> S {
     let texts = metadata.annotations.iter().flatten().map(|(key, text)| (key.as_str(), text.as_str()));
-    let (settings, mistakes) = Settings::read(texts);
+    let (settings, mistakes) = read(texts.collect());
     odd.extend(mistakes.into_iter().map(|(key, wrong)| format!("{key}: {wrong}")));
     settings
 }

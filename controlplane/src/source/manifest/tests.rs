@@ -328,3 +328,19 @@ fn only_secrets_of_certificates_are_kept() {
     assert_eq!((certificate.chain.as_slice(), certificate.key.as_slice()), (&b"a"[..], &b"b"[..]));
     assert!(!format!("{certificate:?}").contains("98"), "keys are shown nowhere");
 }
+
+#[test]
+fn a_pod_has_a_weight_of_its_own_and_no_capacity_or_warm_up() {
+    let pod = |annotation: &str| {
+        format!("{{apiVersion: v1, kind: Pod, metadata: {{name: a, namespace: shop, annotations: {{{annotation}}}}}}}")
+    };
+    assert!(parse("test.yaml", &pod("portolan.dev/weight: '3'")).is_ok());
+    refused(
+        &pod("portolan.dev/capacity: '3'"),
+        "test.yaml:1:103: portolan.dev/capacity: it is a Service's; a Pod's share of it is its weight",
+    );
+    refused(
+        &pod("portolan.dev/warmup: 30s"),
+        "test.yaml:1:101: portolan.dev/warmup: it is a Service's; all of its endpoints warm up alike",
+    );
+}
