@@ -277,6 +277,7 @@ pub async fn start(
         objects: source.gateways.clone(),
         catalog: catalog.clone(),
         book: server.gateways().clone(),
+        services: server.services().clone(),
     });
     let refusals = Arc::new(Refusals::new("xds"));
     let rule = match config.xds.tls {

@@ -83,7 +83,10 @@ async fn explain(
     }
     let query = admin.query(&service, &from)?;
     let explained = admin.catalog.explain(&query).ok_or_else(|| admin.unknown_service(&service))?;
+    let routes = admin.xds.services().routes(&query.service).filter(|_| query.client.cluster == admin.cluster);
+    let routes = routes.and_then(|routes| Some(routes.of(explained.port, query.scope)?.len()));
     Ok(Json(Explained {
+        routes: routes.unwrap_or_default(),
         service: query.service,
         port: explained.port,
         client: query.client,

@@ -349,6 +349,9 @@ pub struct Explained {
     pub duplicates: Vec<Duplicate>,
     /// Localities whose endpoints have been asked for and are not here yet.
     pub waiting: BTreeSet<Locality>,
+    /// How many routes decide which calls come here at all; 0: all do.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub routes: usize,
 }
 
 /// `GET /api/v1/explain/cluster/NAME`.
@@ -365,4 +368,9 @@ pub struct ClusterExplained {
     pub lists: usize,
     /// Sentences: what its state means, and what comes next.
     pub because: Vec<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it so")]
+fn is_none(count: &usize) -> bool {
+    *count == 0
 }

@@ -344,6 +344,12 @@ pub(super) fn explain(explained: &Explained, wide: bool) -> String {
             duplicate.address, duplicate.kept, duplicate.dropped, duplicate.kept
         ));
     }
+    if explained.routes > 0 {
+        let (routes, service) = (explained.routes, &explained.service);
+        text.push_str(&format!(
+            "! {routes} routes (HTTPRoute, GRPCRoute) decide where calls to {service} go: this is what becomes of those that come here\n"
+        ));
+    }
     if !explained.watched {
         text.push_str("! no client there asks this control plane for it: this is what one would get\n");
     }

@@ -9,25 +9,37 @@ use super::objects::{BackendRef, CleartextHttp2, GROUP, GatewayObjects, ObjectNa
 use super::plan::{Backend, Known, Share, Upstream};
 use crate::catalog::served::{NameScope, PortRef};
 
-const IMPORT: (&str, &str) = ("multicluster.x-k8s.io", "ServiceImport");
+/// The group and kind of what the federation has under a name.
+pub(super) const IMPORT: (&str, &str) = ("multicluster.x-k8s.io", "ServiceImport");
+
+/// Whether a route needs a ReferenceGrant for backends in other namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// A gateway shows them to others than the cluster's own.
+    ByGrant,
+    /// A service's clients could call them by their names, too.
+    Open,
+}
 
 /// The shares of a rule's backends, and the first fault among them. `known` says what there is of a backend.
 pub(super) fn shares(
     route: (RouteKind, &ObjectName),
     refs: &[BackendRef],
     objects: &GatewayObjects,
-    known: &mut dyn FnMut(&Backend) -> Known,
+    access: Access,
+    known: &dyn Fn(&Backend) -> Known,
 ) -> (Vec<Share>, Option<Fault>) {
     let mut first = None;
     let shares = refs.iter().map(|reference| {
-        let upstream = upstream(route, reference, objects).and_then(|upstream| match known(&upstream.backend) {
-            Known::Present | Known::NotYet => Ok(upstream),
-            Known::Absent => {
-                let port = reference.port.map_or(String::new(), |port| format!(" with the port {port}"));
-                let message = format!("there is no {} {}{port}", kind_of(reference), named(route, reference));
-                Err(Fault::new("BackendNotFound", message))
-            }
-        });
+        let upstream =
+            upstream(route, reference, objects, access).and_then(|upstream| match known(&upstream.backend) {
+                Known::Present | Known::NotYet => Ok(upstream),
+                Known::Absent => {
+                    let port = reference.port.map_or(String::new(), |port| format!(" with the port {port}"));
+                    let message = format!("there is no {} {}{port}", kind_of(reference), named(route, reference));
+                    Err(Fault::new("BackendNotFound", message))
+                }
+            });
         let upstream = upstream.map_err(|fault| first.get_or_insert(fault)).ok();
         Share { upstream, weight: reference.weight.unwrap_or(1) }
     });
@@ -48,6 +60,7 @@ fn upstream(
     route: (RouteKind, &ObjectName),
     reference: &BackendRef,
     objects: &GatewayObjects,
+    access: Access,
 ) -> Result<Upstream, Fault> {
     let group = reference.object.group.as_deref().unwrap_or_default();
     let kind = kind_of(reference);
@@ -60,7 +73,9 @@ fn upstream(
         }
     };
     let name = named(route, reference);
-    if !Grants(objects).allow((GROUP, route.0.name(), &route.1.namespace), (group, kind, &name)) {
+    let granted = access == Access::Open
+        || Grants(objects).allow((GROUP, route.0.name(), &route.1.namespace), (group, kind, &name));
+    if !granted {
         let message = format!("no ReferenceGrant lets this route use the {kind} {name}");
         return Err(Fault::new("RefNotPermitted", message));
     }

@@ -1,14 +1,18 @@
-//! Keeps the plans of gateways current: follows their objects and the catalog's word on each backend, and hands what comes
+//! Keeps the plans of gateways and the routes of services current: follows their objects and the catalog's word on each backend, and hands what comes
 //! of it to those who serve it.
 
 use std::collections::BTreeMap;
 use std::future::pending;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use portolan_federation::tls::check_pair;
 use portolan_topology::names::{ClusterName, Locality};
+use portolan_topology::policy::EffectivePolicy;
 use portolan_topology::topology::Topology;
 use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::conditions::Statuses;
@@ -17,8 +21,12 @@ use super::objects::{Certificate, GatewayObjects, ObjectName};
 use super::plan::{Backend, Known};
 use super::planner::{Planned, plan};
 use crate::catalog::served::{Catalog, Query, Served};
+use crate::resources::cache::ResourceCache;
 use crate::resources::gateway::GatewayResources;
 use crate::resources::gateway::book::GatewayBook;
+
+/// The longest wait for the first complete listing before services are served as if none had routes.
+const SETTLE: Duration = Duration::from_secs(30);
 
 /// What gateways are made from.
 pub struct Inputs {
@@ -32,6 +40,8 @@ pub struct Inputs {
     pub catalog: Arc<dyn Catalog>,
     /// Where what comes of them goes.
     pub book: Arc<GatewayBook>,
+    /// Where routes of services go.
+    pub services: ResourceCache,
 }
 
 /// The running stage; dropping it ends it.
@@ -42,9 +52,10 @@ pub struct Gateways {
 }
 
 impl Gateways {
-    /// Starts it.
+    /// Starts it. From now on nothing is said of where a service's calls go, until it is known which have routes.
     #[must_use]
     pub fn start(inputs: Inputs) -> Self {
+        inputs.services.withhold_routes();
         let (slot, statuses) = watch::channel(Arc::default());
         Self { statuses, _task: AbortOnDropHandle::new(tokio::spawn(run(inputs, slot))) }
     }
@@ -58,6 +69,8 @@ impl Gateways {
 
 async fn run(mut inputs: Inputs, statuses: watch::Sender<Arc<Statuses>>) {
     let mut stage = Stage::default();
+    let mut settle = pin!(sleep(SETTLE));
+    let mut withheld = true;
     loop {
         let topology = inputs.topology.borrow_and_update().clone();
         let objects = inputs.objects.borrow_and_update().clone();
@@ -65,6 +78,8 @@ async fn run(mut inputs: Inputs, statuses: watch::Sender<Arc<Statuses>>) {
         if let Some(place) = topology.locality(&inputs.cluster, None).filter(|_| objects.synced) {
             let planned = stage.plan(&objects, inputs.catalog.as_ref(), &place);
             let said = Arc::new(planned.statuses.clone());
+            inputs.services.replace_routes(&inputs.cluster, planned.services.clone());
+            withheld = false;
             inputs.book.replace(stage.serve(planned));
             statuses.send_if_modified(|before| {
                 let differs = **before != *said;
@@ -76,6 +91,11 @@ async fn run(mut inputs: Inputs, statuses: watch::Sender<Arc<Statuses>>) {
             () = changed(&mut inputs.topology) => {}
             () = changed(&mut inputs.objects) => {}
             () = stage.news.notified() => {}
+            // Of what cannot be listed for so long nothing is known, and services must be served.
+            () = settle.as_mut(), if withheld => {
+                withheld = false;
+                inputs.services.replace_routes(&inputs.cluster, BTreeMap::new());
+            }
         }
     }
 }
@@ -95,8 +115,16 @@ struct Stage {
     backends: BTreeMap<Backend, Followed>,
     place: Option<Locality>,
     served: BTreeMap<ObjectName, Arc<GatewayResources>>,
-    /// What is known of some backend has changed.
+    /// What is known of some backend, or its policy, has changed.
     news: Arc<Notify>,
+}
+
+/// The policy in force for what is served.
+fn policy(served: &Served) -> Arc<EffectivePolicy> {
+    match served {
+        Served::Present(service) => service.policy.clone(),
+        Served::NotYet | Served::Absent => Arc::default(),
+    }
 }
 
 /// A backend that is followed in the catalog.
@@ -111,10 +139,11 @@ impl Followed {
         let slot = catalog.watch(Query { service, port, scope, client: place.clone() });
         let (mut follower, news) = (slot.clone(), news.clone());
         // Looked at here and not in the task: what comes before that begins is news to whoever plans by this.
-        let mut before = known(&follower.borrow_and_update());
+        let look = |served: &Served| (known(served), policy(served));
+        let mut before = look(&follower.borrow_and_update());
         let follower = tokio::spawn(async move {
             while follower.changed().await.is_ok() {
-                let now = known(&follower.borrow_and_update());
+                let now = look(&follower.borrow_and_update());
                 if now != before {
                     news.notify_one();
                 }
@@ -183,8 +212,11 @@ impl Stage {
         let Planned { gateways, refused, pending, .. } = planned;
         let kept = |name: &ObjectName| Some((name.clone(), self.served.get(name)?.clone()));
         let mut served: BTreeMap<_, _> = refused.iter().filter_map(kept).collect();
+        let policy_of = |backend: &Backend| {
+            self.backends.get(backend).map_or_else(Arc::default, |followed| policy(&followed.slot.borrow()))
+        };
         for (name, plan) in gateways {
-            served.insert(name, Arc::new(GatewayResources::new(&plan, &pending)));
+            served.insert(name, Arc::new(GatewayResources::new(&plan, &pending, &policy_of)));
         }
         self.served.clone_from(&served);
         served

@@ -361,6 +361,12 @@ pub struct GatewayObjects {
 }
 
 impl GatewayObjects {
+    /// Known to be none.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { synced: true, ..Self::default() }
+    }
+
     /// Whether there is no object of the Gateway API.
     #[must_use]
     pub fn is_empty(&self) -> bool {

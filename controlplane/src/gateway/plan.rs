@@ -109,6 +109,57 @@ impl GatewayPlan {
     }
 }
 
+/// What the routes of one service say to its clients, in the order in which calls are matched.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServiceRoutes {
+    /// Where routes are attached: a port, or all of them without one.
+    pub attached: BTreeSet<Attachment>,
+    /// What they say.
+    pub routes: Vec<ServiceRoute>,
+}
+
+/// The part of a service that a route is attached to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Attachment {
+    /// The port; every port without one.
+    pub port: Option<u16>,
+    /// Whether to a ServiceImport, so that the names of the own cluster alone (`cluster.local`) are left out.
+    pub imported: bool,
+}
+
+impl Attachment {
+    fn covers(self, port: u16, scope: NameScope) -> bool {
+        self.port.is_none_or(|own| own == port) && (!self.imported || scope == NameScope::Federation)
+    }
+
+    /// Whether some call may concern both.
+    #[must_use]
+    pub fn overlaps(self, other: Self) -> bool {
+        self.port.is_none() || other.port.is_none() || self.port == other.port
+    }
+}
+
+/// A route of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceRoute {
+    /// Whose calls it is for.
+    pub attachment: Attachment,
+    /// What it does. A [`Forward`] without shares leads to the service itself.
+    pub plan: RoutePlan,
+    /// Whether nothing can be said yet of some backend.
+    pub pending: bool,
+}
+
+impl ServiceRoutes {
+    /// The routes for calls to one of the service's ports by a name of this scope. `None`: there is none, and calls go
+    /// to the service as they would without this object.
+    #[must_use]
+    pub fn of(&self, port: u16, scope: NameScope) -> Option<Vec<&ServiceRoute>> {
+        let covered = self.attached.iter().any(|attachment| attachment.covers(port, scope));
+        covered.then(|| self.routes.iter().filter(|route| route.attachment.covers(port, scope)).collect())
+    }
+}
+
 /// Requests of one kind, and what becomes of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoutePlan {
@@ -177,8 +228,22 @@ pub struct Forward {
     pub host: Option<String>,
     /// The path that it sees; the request's without one.
     pub path: Option<PathChange>,
-    /// How long they may take; for ever without one.
-    pub timeout: Option<Duration>,
+    /// How long they may take.
+    pub timeout: Limit,
+    /// How long one attempt at a backend may take.
+    pub attempt_timeout: Limit,
+}
+
+/// A time that a rule may set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Limit {
+    /// It says nothing: what holds for the service does.
+    #[default]
+    Unsaid,
+    /// It says that there is none.
+    Never,
+    /// It says how long.
+    After(Duration),
 }
 
 /// A part of a rule's requests.

@@ -5,13 +5,19 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::backends::shares;
+use portolan_topology::names::ServiceId;
+
+use super::backends::Access;
 use super::conditions::{Condition, Fault, GatewayStatus, ParentStatus, Statuses, condition};
 use super::grants::Grants;
 use super::hostname::Hostname;
 use super::listeners::{Certificates, Judged, judge, whole};
+use super::mesh;
 use super::objects::{Class, GROUP, GatewayObjects, GatewaySpec, Object, ObjectName, ParentRef, RouteKind, RouteSpec};
-use super::plan::{Action, Backend, Forward, GatewayPlan, Known, Matching, PortPlan, RoutePlan, Site, TlsSite};
+use super::plan::{
+    Action, Backend, Forward, GatewayPlan, Known, Matching, PortPlan, RoutePlan, ServiceRoutes, Site, TlsSite,
+};
+use super::route::{JudgedRoute, judge_route};
 use super::rules::{AnyRule, Rank, Rule, RuleAction, redirect_at};
 
 /// What objects come to.
@@ -23,7 +29,9 @@ pub struct Planned {
     pub refused: BTreeSet<ObjectName>,
     /// What is said of them and of their routes.
     pub statuses: Statuses,
-    /// The backends that routes refer to, there or not.
+    /// What routes say to the clients of services.
+    pub services: BTreeMap<ServiceId, Arc<ServiceRoutes>>,
+    /// The services that routes refer to, there or not.
     pub backends: BTreeSet<Backend>,
     /// Those of which nothing can be said yet.
     pub pending: BTreeSet<Backend>,
@@ -59,6 +67,7 @@ pub fn plan(objects: &GatewayObjects, certificates: &Certificates, known: impl F
             None => drop(planned.refused.insert(name.clone())),
         }
     }
+    planned.services = mesh::routes(objects, &look, &mut planned.statuses);
     (planned.backends, planned.pending) = looked_up.into_inner();
     planned
 }
@@ -190,7 +199,7 @@ fn attach_all<R: AnyRule>(
         let parents: Vec<_> =
             route.spec.parent_refs.iter().filter(|parent| gateways.contains_key(&gateway_of(name, parent))).collect();
         if parents.iter().any(|parent| is_gateway(parent)) {
-            let judged = judge_route(name, &route.spec, objects, known);
+            let judged = judge_route(name, &route.spec, objects, Access::ByGrant, known);
             let told = parents.into_iter().filter(|parent| is_gateway(parent)).filter_map(|parent| {
                 let gateway = gateways.get_mut(&gateway_of(name, parent))?;
                 let accepted = attach::<R>(name, place, parent, &judged, gateway).err();
@@ -215,35 +224,6 @@ fn is_gateway(parent: &ParentRef) -> bool {
 
 fn gateway_of(route: &ObjectName, parent: &ParentRef) -> ObjectName {
     ObjectName::new(parent.object.namespace.as_deref().unwrap_or(&route.namespace), &parent.object.name)
-}
-
-/// A route, whatever it attaches to.
-struct JudgedRoute {
-    hostnames: Result<Vec<Hostname>, Fault>,
-    rules: Result<Vec<Rule>, Fault>,
-    resolved: Option<Fault>,
-}
-
-fn judge_route<R: AnyRule>(
-    name: &ObjectName,
-    spec: &RouteSpec<R>,
-    objects: &GatewayObjects,
-    known: &dyn Fn(&Backend) -> Known,
-) -> JudgedRoute {
-    let hostnames = spec.hostnames.iter().map(|host| Hostname::read(Some(host)));
-    let hostnames = hostnames.collect::<Result<Vec<_>, _>>().map_err(|message| Fault::new("UnsupportedValue", message));
-    let mut resolved = None;
-    let rules = spec.rules.iter().map(|rule| {
-        let mut judged = rule.judge()?;
-        if let RuleAction::Forward(forward) = &mut judged.action {
-            let (found, fault) = shares((R::KIND, name), rule.backend_refs(), objects, &mut |backend| known(backend));
-            forward.shares = found;
-            resolved = resolved.take().or(fault);
-        }
-        Ok(judged)
-    });
-    let rules = rules.collect();
-    JudgedRoute { hostnames, rules, resolved }
 }
 
 fn attach<R: AnyRule>(

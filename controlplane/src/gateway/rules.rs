@@ -13,7 +13,7 @@ use super::objects::{
     BackendRef, Filter, GrpcMatch, GrpcRule, Header, HeaderModifier, HttpMatch, HttpRule, NamedMatch, PathModifier,
     Redirect, Rewrite, RouteKind, Timeouts, ValueMatch,
 };
-use super::plan::{Action, Forward, Matching, PathChange, PathMatch, RedirectPlan, TextMatch};
+use super::plan::{Action, Forward, Limit, Matching, PathChange, PathMatch, RedirectPlan, TextMatch};
 
 /// Where a match stands among others for the same host: the least is tried first.
 ///
@@ -73,8 +73,10 @@ impl AnyRule for HttpRule {
         let matches = if self.matches.is_empty() { &any[..] } else { &self.matches };
         let matches: Vec<_> = matches.iter().map(http_match).collect::<Result<_, _>>()?;
         let all_prefixes = matches.iter().all(|(_, matching)| matches!(matching.path, PathMatch::Prefix(_)));
-        let timeout = self.timeouts.as_ref().map(timeout).transpose()?.flatten();
-        filtered(matches, &self.filters, &self.backend_refs, timeout, all_prefixes)
+        let none = Timeouts::default();
+        let Timeouts { request, backend_request } = self.timeouts.as_ref().unwrap_or(&none);
+        let limits = [limit(request.as_deref())?, limit(backend_request.as_deref())?];
+        filtered(matches, &self.filters, &self.backend_refs, limits, all_prefixes)
     }
 
     fn backend_refs(&self) -> &[BackendRef] {
@@ -99,7 +101,7 @@ impl AnyRule for GrpcRule {
         let any = [GrpcMatch::default()];
         let matches = if self.matches.is_empty() { &any[..] } else { &self.matches };
         let matches: Vec<_> = matches.iter().map(grpc_match).collect::<Result<_, _>>()?;
-        filtered(matches, &self.filters, &self.backend_refs, None, false)
+        filtered(matches, &self.filters, &self.backend_refs, [Limit::Unsaid; 2], false)
     }
 
     fn backend_refs(&self) -> &[BackendRef] {
@@ -237,24 +239,21 @@ fn header_name(name: &str) -> Result<String, Fault> {
     read.map(|name| name.as_str().to_owned()).map_err(|_| wrong(format!("`{name}` is not a header's name")))
 }
 
-fn timeout(given: &Timeouts) -> Result<Option<std::time::Duration>, Fault> {
-    let read = |text: &Option<String>| match text {
-        None => Ok(None),
-        Some(text) => match text.parse() {
-            Ok(DurationText(duration)) => Ok(Some(duration)),
-            Err(error) => Err(wrong(format!("timeouts: `{text}`: {error}"))),
-        },
-    };
-    // Nothing is tried twice, so that one attempt is the whole. 0 means none.
-    let limits = [read(&given.request)?, read(&given.backend_request)?];
-    Ok(limits.into_iter().flatten().filter(|limit| !limit.is_zero()).min())
+/// 0 means none.
+fn limit(given: Option<&str>) -> Result<Limit, Fault> {
+    let Some(text) = given else { return Ok(Limit::Unsaid) };
+    match text.parse() {
+        Ok(DurationText(duration)) if duration.is_zero() => Ok(Limit::Never),
+        Ok(DurationText(duration)) => Ok(Limit::After(duration)),
+        Err(error) => Err(wrong(format!("timeouts: `{text}`: {error}"))),
+    }
 }
 
 fn filtered(
     matches: Vec<(Rank, Matching)>,
     filters: &[Filter],
     backends: &[BackendRef],
-    timeout: Option<std::time::Duration>,
+    [timeout, attempt_timeout]: [Limit; 2],
     all_prefixes: bool,
 ) -> Result<Rule, Fault> {
     if backends.iter().any(|backend| !backend.filters.is_empty()) {
@@ -262,6 +261,10 @@ fn filtered(
     }
     if backends.iter().any(|backend| backend.weight.is_some_and(|weight| weight > 1_000_000)) {
         return Err(wrong("a weight is at most 1000000"));
+    }
+    let sum: u64 = backends.iter().map(|backend| u64::from(backend.weight.unwrap_or(1))).sum();
+    if sum > u64::from(u32::MAX) {
+        return Err(wrong("the weights of a rule add up to more than 4294967295"));
     }
     let mut seen = HashSet::new();
     if let Some(twice) = filters.iter().find(|filter| !seen.insert(filter.r#type.as_str())) {
@@ -299,7 +302,7 @@ fn filtered(
             let none = Rewrite::default();
             let Rewrite { hostname, path } = rewrite.unwrap_or(&none);
             let host = hostname.as_deref().map(exact_host).transpose()?;
-            RuleAction::Forward(Forward { shares: Vec::new(), host, path: change(path)?, timeout })
+            RuleAction::Forward(Forward { shares: Vec::new(), host, path: change(path)?, timeout, attempt_timeout })
         }
     };
     Ok(Rule { matches, request_headers, response_headers, action })

@@ -1,6 +1,7 @@
 //! Manifests in, plans and conditions out.
 
 mod conditions;
+mod mesh;
 mod order;
 
 use std::collections::BTreeMap;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 
 use super::listeners::{CertificateState, Certificates};
 use super::objects::{Certificate, GatewayObjects};
-use super::plan::{Action, Backend, Known, PathMatch, PortPlan, RoutePlan, Site, TextMatch, Upstream};
+use super::plan::{Action, Backend, Known, PathMatch, PortPlan, RoutePlan, ServiceRoutes, Site, TextMatch, Upstream};
 use super::planner::{Planned, plan};
 use crate::source::manifest;
 
@@ -40,6 +41,11 @@ pub(crate) fn usable(objects: &GatewayObjects) -> Certificates {
 pub(crate) fn planned(text: &str) -> Planned {
     let objects = objects(text);
     plan(&objects, &usable(&objects), known)
+}
+
+/// The routes of a service that a file comes to.
+pub(crate) fn service_routes(text: &str, service: &str) -> Option<Arc<ServiceRoutes>> {
+    planned(text).services.get(&service.parse().unwrap()).cloned()
 }
 
 pub(crate) fn known(backend: &Backend) -> Known {

@@ -1,23 +1,25 @@
 //! Builds and encodes each resource once per key, keeps it current while somebody watches it, and tells exactly those
 //! who do when its content changes.
 //!
-//! A *topic* is one question to the catalog and every resource that is made from its answer. A change of the answer
-//! costs one build for each of those resources that it may concern, and one call for each watcher of those that differ.
+//! A *topic* is one question to the catalog and every resource that is made from its answer and from the routes of its
+//! service. A change of either costs one build for each of those resources that it may concern, and one call for each
+//! watcher of those that differ.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use portolan_topology::names::Locality;
-use tokio::sync::watch;
+use portolan_topology::names::{ClusterName, Locality, ServiceId};
+use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::build::{build, is_unmoved};
+use super::build::{Routes, build, is_unmoved};
 use super::class::ClientClass;
 use super::name::ResourceName;
 use super::{Kind, Lookup};
 use crate::catalog::served::{Catalog, Query, Served};
+use crate::gateway::plan::ServiceRoutes;
 
 /// Watchers that are told before those of them that were woken run: few, so that the first need not wait until thousands
 /// have heard, and what they make is sent while it is still in the processor's cache; enough for a connection's streams
@@ -39,13 +41,35 @@ pub struct ResourceCache {
 struct Shared {
     catalog: Arc<dyn Catalog>,
     topics: Mutex<HashMap<Query, Arc<Topic>>>,
+    routes: Mutex<RoutesKnown>,
     encodes: AtomicU64,
     watches: AtomicU64,
+}
+
+/// The routes of services, as far as they are known.
+enum RoutesKnown {
+    NotYet,
+    /// Of this cluster's clients; of any others nothing is known, and they get the services as they are.
+    Of(Option<ClusterName>, BTreeMap<ServiceId, Arc<ServiceRoutes>>),
+}
+
+impl RoutesKnown {
+    fn of(&self, query: &Query) -> Routes {
+        match self {
+            Self::NotYet => Routes::NotYet,
+            Self::Of(Some(cluster), services) if *cluster == query.client.cluster => {
+                services.get(&query.service).map_or(Routes::None, |routes| Routes::These(routes.clone()))
+            }
+            Self::Of(..) => Routes::None,
+        }
+    }
 }
 
 struct Topic {
     query: Query,
     cache: Weak<Shared>,
+    /// The routes of its service may have changed.
+    rerouted: Arc<Notify>,
     state: Mutex<State>,
 }
 
@@ -60,6 +84,7 @@ struct State {
 
 struct Source {
     latest: Served,
+    routes: Routes,
     _follower: AbortOnDropHandle<()>,
 }
 
@@ -101,9 +126,33 @@ impl ResourceCache {
     /// A cache of what `catalog` comes to.
     #[must_use]
     pub fn new(catalog: Arc<dyn Catalog>) -> Self {
-        let shared =
-            Shared { catalog, topics: Mutex::default(), encodes: AtomicU64::new(0), watches: AtomicU64::new(0) };
+        let shared = Shared {
+            catalog,
+            topics: Mutex::default(),
+            routes: Mutex::new(RoutesKnown::Of(None, BTreeMap::new())),
+            encodes: AtomicU64::new(0),
+            watches: AtomicU64::new(0),
+        };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// From now on it is not known which services have routes: nothing is said of where calls go, and nothing taken back.
+    pub fn withhold_routes(&self) {
+        self.shared.reroute(RoutesKnown::NotYet);
+    }
+
+    /// The routes of all services that have any, for the clients of `cluster`. Until the first call there are none.
+    pub fn replace_routes(&self, cluster: &ClusterName, routes: BTreeMap<ServiceId, Arc<ServiceRoutes>>) {
+        self.shared.reroute(RoutesKnown::Of(Some(cluster.clone()), routes));
+    }
+
+    /// The routes of a service, as our own cluster's clients are told them.
+    #[must_use]
+    pub fn routes(&self, service: &ServiceId) -> Option<Arc<ServiceRoutes>> {
+        match &*self.shared.routes.lock() {
+            RoutesKnown::NotYet => None,
+            RoutesKnown::Of(_, services) => services.get(service).cloned(),
+        }
     }
 
     /// What `wanted` is now. `watcher` hears of every change from then on, until the [`Watch`] is dropped. `None`
@@ -111,7 +160,7 @@ impl ResourceCache {
     pub fn watch(&self, wanted: Wanted<'_>, watcher: &Arc<dyn Watcher>) -> (Lookup, Option<Watch>) {
         let Wanted { kind, name, client, class } = wanted;
         let Ok(parsed) = name.parse::<ResourceName>() else {
-            return (build(kind, name, None, &Served::Absent, class), None);
+            return (build(kind, name, None, &Served::Absent, &Routes::None, class), None);
         };
         let query = parsed.query(client.clone());
         // All classes get the same endpoints.
@@ -123,9 +172,10 @@ impl ResourceCache {
             if state.closed {
                 continue;
             }
-            let served = state.source.get_or_insert_with(|| topic.ask(&self.shared)).latest.clone();
+            let source = state.source.get_or_insert_with(|| topic.ask(&self.shared));
+            let (served, routes) = (source.latest.clone(), source.routes.clone());
             let resource = state.resources.entry(key.clone()).or_insert_with(|| {
-                let current = self.shared.build(&key, &parsed, &served);
+                let current = self.shared.build(&key, &parsed, &served, &routes);
                 Resource { parsed, current, watchers: BTreeMap::new() }
             });
             let lookup = resource.current.clone();
@@ -162,12 +212,29 @@ impl Shared {
         if let Some(topic) = topics.get(query) {
             return topic.clone();
         }
-        let topic = Topic { query: query.clone(), cache: Arc::downgrade(self), state: Mutex::default() };
+        let topic = Topic {
+            query: query.clone(),
+            cache: Arc::downgrade(self),
+            rerouted: Arc::default(),
+            state: Mutex::default(),
+        };
         topics.entry(query.clone()).or_insert(Arc::new(topic)).clone()
     }
 
-    fn build(&self, key: &Key, parsed: &ResourceName, served: &Served) -> Lookup {
-        let lookup = build(key.kind, &key.name, Some(parsed), served, key.class);
+    /// Takes over routes, and has the topics look at theirs that they may concern.
+    fn reroute(&self, now: RoutesKnown) {
+        let before = std::mem::replace(&mut *self.routes.lock(), now);
+        // A topic that comes after this looks at the new ones from the begin.
+        let topics: Vec<_> = self.topics.lock().values().cloned().collect();
+        for topic in topics {
+            if before.of(&topic.query) != self.routes.lock().of(&topic.query) {
+                topic.rerouted.notify_one();
+            }
+        }
+    }
+
+    fn build(&self, key: &Key, parsed: &ResourceName, served: &Served, routes: &Routes) -> Lookup {
+        let lookup = build(key.kind, &key.name, Some(parsed), served, routes, key.class);
         if matches!(lookup, Lookup::Present(_) | Lookup::Absent(Some(_))) {
             self.encodes.fetch_add(1, Ordering::Relaxed);
         }
@@ -179,22 +246,25 @@ impl Topic {
     fn ask(self: &Arc<Self>, cache: &Shared) -> Source {
         let mut slot = cache.catalog.watch(self.query.clone());
         let latest = slot.borrow_and_update().clone();
-        let follower = tokio::spawn(follow(Arc::downgrade(self), slot));
-        Source { latest, _follower: AbortOnDropHandle::new(follower) }
+        let routes = cache.routes.lock().of(&self.query);
+        let follower = tokio::spawn(follow(Arc::downgrade(self), slot, self.rerouted.clone()));
+        Source { latest, routes, _follower: AbortOnDropHandle::new(follower) }
     }
 
-    /// Takes over a new answer. Gives what became different, and who must hear of it.
+    /// Takes over a new answer and the routes as they now are. Gives what became different, and who must hear of it.
     fn take(&self, served: Served) -> Vec<News> {
         let Some(cache) = self.cache.upgrade() else { return Vec::new() };
         let mut news = Vec::new();
         let mut state = self.state.lock();
         let State { source: Some(source), resources, .. } = &mut *state else { return news };
+        let routes = cache.routes.lock().of(&self.query);
         let before = std::mem::replace(&mut source.latest, served);
+        let same_routes = std::mem::replace(&mut source.routes, routes) == source.routes;
         for (key, resource) in resources.iter_mut() {
-            if is_unmoved(key.kind, &before, &source.latest) {
+            if is_unmoved(key.kind, &before, &source.latest) && (same_routes || key.kind != Kind::Rds) {
                 continue;
             }
-            let current = cache.build(key, &resource.parsed, &source.latest);
+            let current = cache.build(key, &resource.parsed, &source.latest, &source.routes);
             // Most changes leave most resources as they were: then everybody goes on sharing the old bytes.
             if current != resource.current {
                 resource.current = current.clone();
@@ -229,12 +299,22 @@ async fn tell(news: Vec<News>) {
     }
 }
 
-async fn follow(topic: Weak<Topic>, mut slot: watch::Receiver<Served>) {
-    // A catalog that let go of the slot will say nothing more; what it said stands.
-    while slot.changed().await.is_ok() {
+async fn follow(topic: Weak<Topic>, mut slot: watch::Receiver<Served>, rerouted: Arc<Notify>) {
+    loop {
+        tokio::select! {
+            () = changed(&mut slot) => {}
+            () = rerouted.notified() => {}
+        }
         let Some(topic) = topic.upgrade() else { return };
         let served = slot.borrow_and_update().clone();
         tell(topic.take(served)).await;
+    }
+}
+
+/// Waits for the next value. A catalog that let go of the slot will say nothing more; what it said stands.
+async fn changed(slot: &mut watch::Receiver<Served>) {
+    if slot.changed().await.is_err() {
+        std::future::pending().await
     }
 }
 

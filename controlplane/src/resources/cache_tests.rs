@@ -2,9 +2,10 @@
 
 use super::cache::{ResourceCache, Wanted, Watch, Watcher};
 use super::class::ClientClass;
-use super::fixtures::{Told, place, served};
+use super::fixtures::{Told, place, place_in, served};
 use super::*;
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 
 const SHOP: &str = "checkout.shop:8080";
 
@@ -115,4 +116,50 @@ async fn a_name_that_means_nothing_is_not_watched() {
     assert!(matches!(lookup, Lookup::Absent(Some(_))));
     assert!(watch.is_none());
     assert!(case.cache.is_empty());
+}
+
+#[tokio::test]
+async fn routes_move_the_routes_of_their_service_for_the_own_clusters_clients_and_nothing_else() {
+    let case = Case::new();
+    case.catalog.say("web.shop", &served(&["10.0.0.1:80"]));
+    let route = "apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: r, namespace: shop}
+spec: {parentRefs: [{group: '', kind: Service, name: checkout}], rules: [{backendRefs: [{name: a, port: 1}]}]}
+";
+    let planned = crate::gateway::tests::planned(route).services;
+    let (own, other) = (place("a"), place_in("use1-b", "a"));
+    let watch = |kind, name: &str, client| {
+        let listener = Arc::new(Listener::default());
+        let watcher: Arc<dyn Watcher> = listener.clone();
+        let wanted = Wanted { kind, name: &name.into(), client, class: ClientClass::GrpcGo };
+        (case.cache.watch(wanted, &watcher), listener)
+    };
+    let concerned = watch(Kind::Rds, SHOP, &own);
+    let others = [
+        watch(Kind::Cds, SHOP, &own),
+        watch(Kind::Eds, SHOP, &own),
+        watch(Kind::Rds, "web.shop:8080", &own),
+        watch(Kind::Rds, SHOP, &other),
+    ];
+    let news = |of: &Listener| std::mem::take(&mut *of.0.lock());
+    case.cache.replace_routes(&"use1-a".parse().unwrap(), planned.clone());
+    settle().await;
+    let [(Kind::Rds, Lookup::Present(routed))] = &news(&concerned.1)[..] else { panic!() };
+    // The same again is no news.
+    case.cache.replace_routes(&"use1-a".parse().unwrap(), planned);
+    settle().await;
+    assert_eq!(news(&concerned.1), []);
+    case.cache.replace_routes(&"use1-a".parse().unwrap(), BTreeMap::new());
+    settle().await;
+    let [(Kind::Rds, plain)] = &news(&concerned.1)[..] else { panic!() };
+    let ((before, _), _) = &concerned;
+    assert_eq!(plain, before);
+    assert!(!matches!(plain, Lookup::Present(plain) if plain == routed));
+    for (_, heard) in &others {
+        assert_eq!(news(heard), []);
+    }
+    case.cache.withhold_routes();
+    settle().await;
+    let [(Kind::Rds, Lookup::Unknown)] = &news(&concerned.1)[..] else { panic!() };
 }

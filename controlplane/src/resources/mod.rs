@@ -21,10 +21,14 @@ mod endpoints;
 pub(crate) mod fixtures;
 pub mod gateway;
 mod listener;
+mod matching;
 pub mod name;
 mod retry;
 mod route;
 mod server;
+mod service_routes;
+#[cfg(test)]
+mod service_routes_tests;
 #[cfg(test)]
 mod tests;
 

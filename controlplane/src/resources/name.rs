@@ -8,6 +8,7 @@
 //! | `checkout.shop.svc.clusterset.local[:port]` | the same, as the Multi-Cluster Services API writes it |
 //! | `checkout.shop.svc.cluster.local[:port]` | the endpoints of the client's own cluster alone |
 //! | `http1/checkout.shop:8080` | of clusters alone: the same, by HTTP/1.1 |
+//! | `no-backend` | of clusters and endpoints alone: nothing; calls that a route refuses go there |
 //! | `xdstp://AUTHORITY/TYPE/NAME` | one of the above, asked of an authority of the client's bootstrap |
 //!
 //! A Listener has the asked name, whatever it is. Routes, clusters and endpoint assignments have the *canonical* form of
@@ -34,6 +35,25 @@ const HTTP1: &str = "http1/";
 #[must_use]
 pub fn assignment_of(cluster: Arc<str>) -> Arc<str> {
     cluster.strip_prefix(HTTP1).map_or_else(|| cluster.clone(), Arc::from)
+}
+
+/// A cluster without endpoints: what is sent there is refused.
+pub(super) const NOWHERE: &str = "no-backend";
+
+/// [`NOWHERE`] as a cluster of `authority` is called.
+#[must_use]
+pub(super) fn nowhere(authority: Option<&str>) -> String {
+    match authority {
+        Some(authority) => format!("{XDSTP}{authority}/{}/{NOWHERE}", Kind::Cds.message()),
+        None => NOWHERE.to_owned(),
+    }
+}
+
+/// Whether `asked` is [`NOWHERE`], of some authority or none.
+#[must_use]
+pub(super) fn is_nowhere(asked: &str, kind: Kind) -> bool {
+    let Some(rest) = asked.strip_prefix(XDSTP) else { return asked == NOWHERE };
+    rest.split_once('/').is_some_and(|(_, typed)| typed == format!("{}/{NOWHERE}", kind.message()))
 }
 
 /// A name, read.

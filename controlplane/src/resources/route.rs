@@ -1,9 +1,11 @@
-//! RouteConfiguration: every request of the name to its one cluster.
+//! RouteConfiguration of a service without routes: every request of the name to its one cluster.
 
 use envoy_types::pb::envoy::config::route::v3::route::Action;
 use envoy_types::pb::envoy::config::route::v3::route_action::{ClusterSpecifier, MaxStreamDuration};
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
-use envoy_types::pb::envoy::config::route::v3::{Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost};
+use envoy_types::pb::envoy::config::route::v3::{
+    RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
+};
 use envoy_types::pb::google::protobuf::Duration;
 use portolan_topology::policy::EffectivePolicy;
 
@@ -11,13 +13,30 @@ use super::class::ClientClass;
 use super::retry;
 
 /// The RouteConfiguration `name` to `cluster`.
+pub(super) fn present(name: &str, cluster: String, policy: &EffectivePolicy, class: ClientClass) -> RouteConfiguration {
+    let to = ClusterSpecifier::Cluster(cluster);
+    let action = forwarding(to, policy.timeout, retry::policy(policy.retry.as_ref(), class), class);
+    configuration(name, vec![every_request(Action::Route(action))])
+}
+
+/// The RouteConfiguration `name` with these routes.
 ///
 /// Its one virtual host takes every domain: only Listeners of this service lead here, and a channel may carry an
 /// authority that is none of the service's names.
-pub(super) fn present(name: &str, cluster: String, policy: &EffectivePolicy, class: ClientClass) -> RouteConfiguration {
-    let timeout = policy.timeout.map(duration);
-    let action = RouteAction {
-        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster)),
+pub(super) fn configuration(name: &str, routes: Vec<Route>) -> RouteConfiguration {
+    RouteConfiguration { name: name.to_owned(), virtual_hosts: vec![all_domains(name, routes)], ..Default::default() }
+}
+
+/// Calls go `to` there, for no longer than `timeout` in all.
+pub(super) fn forwarding(
+    to: ClusterSpecifier,
+    timeout: Option<std::time::Duration>,
+    retry_policy: Option<RetryPolicy>,
+    class: ClientClass,
+) -> RouteAction {
+    let timeout = timeout.map(duration);
+    RouteAction {
+        cluster_specifier: Some(to),
         // gRPC reads nothing but `max_stream_duration`; the caller's deadline holds beside it. In Envoy that would be
         // the limit of a whole stream.
         max_stream_duration: timeout
@@ -25,14 +44,8 @@ pub(super) fn present(name: &str, cluster: String, policy: &EffectivePolicy, cla
             .map(|limit| MaxStreamDuration { max_stream_duration: Some(limit), ..MaxStreamDuration::default() }),
         // Envoy ends requests after 15 s unless it is told not to.
         timeout: class.may_be_envoy().then(|| timeout.unwrap_or_default()),
-        retry_policy: retry::policy(policy.retry.as_ref(), class),
+        retry_policy,
         ..RouteAction::default()
-    };
-    let route = every_request(Action::Route(action));
-    RouteConfiguration {
-        name: name.to_owned(),
-        virtual_hosts: vec![all_domains(name, vec![route])],
-        ..Default::default()
     }
 }
 

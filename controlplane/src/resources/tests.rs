@@ -29,14 +29,14 @@ use portolan_topology::service::{Endpoint, Health};
 use proptest::prelude::*;
 use prost::Message;
 
-use super::build::build;
+use super::build::{Routes, build};
 use super::class::ClientClass;
 use super::fixtures::{place, place_in, planned, ready, served, service};
 use super::name::ResourceName;
 use super::*;
 use crate::catalog::served::{Served, ServedService};
 
-const CLASSES: [ClientClass; 7] = [
+pub(super) const CLASSES: [ClientClass; 7] = [
     ClientClass::Envoy,
     ClientClass::GrpcCore,
     ClientClass::GrpcJs,
@@ -48,7 +48,7 @@ const CLASSES: [ClientClass; 7] = [
 
 fn encoded(kind: Kind, asked: &str, served: &Served, class: ClientClass) -> Encoded {
     let name = asked.parse::<ResourceName>().ok();
-    match build(kind, &Arc::from(asked), name.as_ref(), served, class) {
+    match build(kind, &Arc::from(asked), name.as_ref(), served, &Routes::None, class) {
         Lookup::Present(encoded) | Lookup::Absent(Some(encoded)) => encoded,
         other => panic!("{kind} {asked}: {other:?}"),
     }
@@ -128,7 +128,7 @@ fn what_does_not_exist_fails_at_once_in_each_client() {
             assert_eq!((endpoints.cluster_name.as_str(), endpoints.endpoints.len()), (asked, 0));
             let name = asked.parse::<ResourceName>().ok();
             assert_eq!(
-                build(Kind::Cds, &Arc::from(asked), name.as_ref(), &Served::Absent, class),
+                build(Kind::Cds, &Arc::from(asked), name.as_ref(), &Served::Absent, &Routes::None, class),
                 Lookup::Absent(None)
             );
         }
@@ -140,8 +140,11 @@ fn what_is_not_known_yet_is_not_built_but_a_malformed_name_is_known() {
     for kind in Kind::OF_SERVICES {
         let name = "checkout.shop".parse().unwrap();
         let asked: Arc<str> = "checkout.shop".into();
-        assert_eq!(build(kind, &asked, Some(&name), &Served::NotYet, ClientClass::Envoy), Lookup::Unknown);
-        assert_ne!(build(kind, &asked, None, &Served::NotYet, ClientClass::Envoy), Lookup::Unknown);
+        assert_eq!(
+            build(kind, &asked, Some(&name), &Served::NotYet, &Routes::None, ClientClass::Envoy),
+            Lookup::Unknown
+        );
+        assert_ne!(build(kind, &asked, None, &Served::NotYet, &Routes::None, ClientClass::Envoy), Lookup::Unknown);
     }
 }
 
@@ -170,7 +173,10 @@ fn what_is_asked_of_an_authority_leads_to_its_own_names_as_grpc_demands() {
     // A name of another type is no name of this one.
     let wrong = Arc::from(asked.as_str());
     let read = asked.parse().ok();
-    assert_eq!(build(Kind::Cds, &wrong, read.as_ref(), &served, ClientClass::GrpcGo), Lookup::Absent(None));
+    assert_eq!(
+        build(Kind::Cds, &wrong, read.as_ref(), &served, &Routes::None, ClientClass::GrpcGo),
+        Lookup::Absent(None)
+    );
 }
 
 #[test]

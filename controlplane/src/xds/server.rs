@@ -110,6 +110,12 @@ impl XdsServer {
         &self.shared.gateways
     }
 
+    /// The services' resources; their routes are to be filled in by whoever plans them.
+    #[must_use]
+    pub fn services(&self) -> &ResourceCache {
+        &self.shared.cache
+    }
+
     /// The counters as they stand.
     #[must_use]
     pub fn counts(&self) -> Counts {

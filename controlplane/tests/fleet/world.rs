@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use portolan_controlplane::config::{Config, SourceFrom, TopologyFrom, XdsPort};
+use portolan_controlplane::gateway::objects::GatewayObjects;
 use portolan_controlplane::publishing::PublisherFrom;
 use portolan_controlplane::source::{Source, SourceStatus};
 use portolan_controlplane::start;
@@ -101,7 +102,11 @@ impl Plane {
             nodes: self.nodes.clone(),
             publisher,
             topology: TopologyFrom::Given(topology),
-            source: SourceFrom::Given(Source { services, gateways: watch::channel(Arc::default()).1, status }),
+            source: SourceFrom::Given(Source {
+                services,
+                gateways: watch::channel(Arc::new(GatewayObjects::none())).1,
+                status,
+            }),
             credentials: self.credentials.clone(),
             peers: PeerPort::At(at(7443)),
             xds: XdsPort { address: at(7444), tls: Some(ClientCertificates::Required) },

@@ -186,7 +186,18 @@ fn explained() -> Explained {
         },
         duplicates: Vec::new(),
         waiting: [].into(),
+        routes: 0,
     }
+}
+
+#[test]
+fn explain_tells_that_a_service_has_routes() {
+    let mut routed = explained();
+    let before = explain(&routed, false);
+    routed.routes = 3;
+    let note = "! 3 routes (HTTPRoute, GRPCRoute) decide where calls to checkout.shop go: this is what becomes of those that come here\n";
+    assert_eq!(explain(&routed, false), format!("{before}{note}"));
+    assert!(!serde_json::to_string(&explained()).unwrap().contains("routes"), "none are not mentioned");
 }
 
 #[test]

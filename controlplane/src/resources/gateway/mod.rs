@@ -11,12 +11,16 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use portolan_topology::policy::EffectivePolicy;
 use prost::Message;
 
 use super::name::ResourceName;
 use super::{Encoded, Kind, Lookup};
 use crate::gateway::objects::ObjectName;
 use crate::gateway::plan::{Backend, GatewayPlan, PortPlan, Site, Upstream};
+
+/// The policy in force for a backend.
+pub type PolicyOf<'a> = &'a dyn Fn(&Backend) -> Arc<EffectivePolicy>;
 
 /// Everything that the Envoys of one gateway are served.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -29,18 +33,20 @@ pub struct GatewayResources {
 
 impl GatewayResources {
     /// Of a plan. Routes to a backend of which nothing can be said yet (`pending`) are not said either: an Envoy keeps those
-    /// that it has.
+    /// that it has. The policy of a rule's first backend says how long its requests may take, and what is tried again, where
+    /// the rule does not.
     #[must_use]
-    pub fn new(plan: &GatewayPlan, pending: &BTreeSet<Backend>) -> Self {
+    pub fn new(plan: &GatewayPlan, pending: &BTreeSet<Backend>, policy_of: PolicyOf<'_>) -> Self {
         let mut resources = Self::default();
         for (port, served) in &plan.ports {
             let name = listener_name(&plan.name, *port);
             resources.add(Kind::Lds, &name, &listener::listener(&name, plan, *port, served));
             match served {
-                PortPlan::Http(site) => resources.add_site(&name, site, pending),
+                PortPlan::Http(site) => resources.add_site(&name, site, pending, policy_of),
                 PortPlan::Https(sites) => {
                     for tls in sites {
-                        resources.add_site(&tls_routes_name(&name, &tls.listener), &tls.site, pending);
+                        let name = tls_routes_name(&name, &tls.listener);
+                        resources.add_site(&name, &tls.site, pending, policy_of);
                     }
                 }
             }
@@ -59,11 +65,11 @@ impl GatewayResources {
         self.own.insert((kind, name), Lookup::Present(encoded));
     }
 
-    fn add_site(&mut self, name: &str, site: &Site, pending: &BTreeSet<Backend>) {
+    fn add_site(&mut self, name: &str, site: &Site, pending: &BTreeSet<Backend>, policy_of: PolicyOf<'_>) {
         if site.upstreams().any(|upstream| pending.contains(&upstream.backend)) {
             self.own.insert((Kind::Rds, name.into()), Lookup::Unknown);
         } else {
-            self.add(Kind::Rds, name, &route::configuration(name, site));
+            self.add(Kind::Rds, name, &route::configuration(name, site, policy_of));
         }
     }
 

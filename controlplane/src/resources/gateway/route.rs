@@ -2,8 +2,6 @@
 
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
-use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
-use envoy_types::pb::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchSpecifier;
 use envoy_types::pb::envoy::config::route::v3::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
 };
@@ -11,34 +9,30 @@ use envoy_types::pb::envoy::config::route::v3::route::Action as RouteActionKind;
 use envoy_types::pb::envoy::config::route::v3::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier,
 };
-use envoy_types::pb::envoy::config::route::v3::route_match::{GrpcRouteMatchOptions, PathSpecifier};
 use envoy_types::pb::envoy::config::route::v3::weighted_cluster::ClusterWeight;
 use envoy_types::pb::envoy::config::route::v3::{
-    DirectResponseAction, HeaderMatcher, QueryParameterMatcher, RedirectAction, Route, RouteAction, RouteConfiguration,
-    RouteMatch, VirtualHost, WeightedCluster,
+    DirectResponseAction, RedirectAction, Route, RouteAction, RouteConfiguration, VirtualHost, WeightedCluster,
 };
-use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
-use envoy_types::pb::envoy::r#type::matcher::v3::{RegexMatchAndSubstitute, RegexMatcher, StringMatcher};
+use envoy_types::pb::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use envoy_types::pb::google::protobuf::UInt32Value;
 
+use super::super::class::ClientClass;
+use super::super::matching::{proxy_match, regex};
+use super::super::name::NOWHERE;
 use super::super::route::duration;
-use super::cluster_name;
+use super::super::service_routes::limits;
+use super::{PolicyOf, cluster_name};
 use crate::gateway::objects::Header;
-use crate::gateway::plan::{
-    Action, Forward, Matching, PathChange, PathMatch, RedirectPlan, RoutePlan, Share, Site, TextMatch,
-};
+use crate::gateway::plan::{Action, Forward, Matching, PathChange, PathMatch, RedirectPlan, RoutePlan, Share, Site};
 
-/// A cluster that never is: what is sent there is refused with the status that its route says.
-const NOWHERE: &str = "no-backend";
-
-/// The RouteConfiguration `name`.
-pub(super) fn configuration(name: &str, site: &Site) -> RouteConfiguration {
+/// The RouteConfiguration `name`. `policy_of` a backend holds where a rule says nothing.
+pub(super) fn configuration(name: &str, site: &Site, policy_of: PolicyOf<'_>) -> RouteConfiguration {
     let hosts = site.hosts.iter().map(|(host, routes)| {
         let domain = host.to_string();
         VirtualHost {
             name: domain.clone(),
             domains: vec![domain],
-            routes: routes.iter().map(route).collect(),
+            routes: routes.iter().map(|plan| route(plan, policy_of)).collect(),
             ..VirtualHost::default()
         }
     });
@@ -50,14 +44,14 @@ pub(super) fn configuration(name: &str, site: &Site) -> RouteConfiguration {
     }
 }
 
-fn route(plan: &RoutePlan) -> Route {
+fn route(plan: &RoutePlan, policy_of: PolicyOf<'_>) -> Route {
     let RoutePlan { matching, request_headers, response_headers, action } = plan;
     let action = match action {
         Action::Redirect(redirect) => RouteActionKind::Redirect(redirection(redirect, &matching.path)),
-        Action::Forward(forward) => forwarding(forward, matching),
+        Action::Forward(forward) => forwarding(forward, matching, policy_of),
     };
     Route {
-        r#match: Some(matches(matching)),
+        r#match: Some(proxy_match(matching)),
         action: Some(action),
         request_headers_to_add: headers(&request_headers.set, &request_headers.add),
         request_headers_to_remove: request_headers.remove.clone(),
@@ -65,46 +59,6 @@ fn route(plan: &RoutePlan) -> Route {
         response_headers_to_remove: response_headers.remove.clone(),
         ..Route::default()
     }
-}
-
-fn matches(matching: &Matching) -> RouteMatch {
-    let Matching { grpc, path, method, headers, query } = matching;
-    let path = match path {
-        PathMatch::Exact(path) => PathSpecifier::Path(path.clone()),
-        PathMatch::Prefix(prefix) if prefix.is_empty() => PathSpecifier::Prefix("/".to_owned()),
-        PathMatch::Prefix(prefix) => PathSpecifier::PathSeparatedPrefix(prefix.clone()),
-        PathMatch::Regex(pattern) => PathSpecifier::SafeRegex(regex(pattern)),
-    };
-    let method =
-        method.as_ref().map(|method| TextMatch { name: ":method".to_owned(), value: method.clone(), regex: false });
-    let header = |text: &TextMatch| HeaderMatcher {
-        name: text.name.clone(),
-        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(string(text))),
-        ..HeaderMatcher::default()
-    };
-    let parameter = |text: &TextMatch| QueryParameterMatcher {
-        name: text.name.clone(),
-        query_parameter_match_specifier: Some(QueryParameterMatchSpecifier::StringMatch(string(text))),
-    };
-    RouteMatch {
-        path_specifier: Some(path),
-        headers: method.iter().chain(headers).map(header).collect(),
-        query_parameters: query.iter().map(parameter).collect(),
-        grpc: grpc.then(GrpcRouteMatchOptions::default),
-        ..RouteMatch::default()
-    }
-}
-
-fn string(text: &TextMatch) -> StringMatcher {
-    let pattern = match text.regex {
-        true => MatchPattern::SafeRegex(regex(&text.value)),
-        false => MatchPattern::Exact(text.value.clone()),
-    };
-    StringMatcher { match_pattern: Some(pattern), ..StringMatcher::default() }
-}
-
-fn regex(pattern: &str) -> RegexMatcher {
-    RegexMatcher { regex: pattern.to_owned(), ..RegexMatcher::default() }
 }
 
 fn headers(set: &[Header], add: &[Header]) -> Vec<HeaderValueOption> {
@@ -123,14 +77,17 @@ fn headers(set: &[Header], add: &[Header]) -> Vec<HeaderValueOption> {
     set.chain(add.iter().map(|header| option(header, HeaderAppendAction::AppendIfExistsOrAdd))).collect()
 }
 
-fn forwarding(forward: &Forward, matching: &Matching) -> RouteActionKind {
-    let Forward { shares, host, path, timeout } = forward;
+fn forwarding(forward: &Forward, matching: &Matching, policy_of: PolicyOf<'_>) -> RouteActionKind {
+    let Forward { shares, host, path, .. } = forward;
     let shares: Vec<&Share> = shares.iter().filter(|share| share.weight > 0).collect();
     if shares.iter().all(|share| share.upstream.is_none()) {
         // To a gRPC client 503 is UNAVAILABLE, and 500 nothing that it knows.
         let status = if matching.grpc { 503 } else { 500 };
         return RouteActionKind::DirectResponse(DirectResponseAction { status, ..DirectResponseAction::default() });
     }
+    // What a rule says holds for all of its backends; so does the policy of the first.
+    let policy = shares.iter().find_map(|share| share.upstream.as_ref()).map(|upstream| policy_of(&upstream.backend));
+    let (timeout, retry_policy) = limits(forward, &policy.unwrap_or_default(), ClientClass::Envoy);
     let cluster = |share: &Share| share.upstream.as_ref().map_or_else(|| NOWHERE.to_owned(), cluster_name);
     let specifier = match shares.as_slice() {
         [only] => ClusterSpecifier::Cluster(cluster(only)),
@@ -165,6 +122,7 @@ fn forwarding(forward: &Forward, matching: &Matching) -> RouteActionKind {
         regex_rewrite,
         // Envoy ends requests after 15 s unless it is told not to.
         timeout: Some(timeout.map(duration).unwrap_or_default()),
+        retry_policy,
         ..RouteAction::default()
     })
 }

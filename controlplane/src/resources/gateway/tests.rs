@@ -8,12 +8,19 @@ use envoy_types::pb::envoy::config::route::v3::{Route, RouteConfiguration};
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::secret::Type;
 
+use portolan_topology::policy::Retry;
+use std::time::Duration;
+
 use super::*;
 use crate::gateway::tests::{GATEWAY, planned};
 
 fn resources(text: &str) -> GatewayResources {
+    resources_under(text, &|_| Arc::default())
+}
+
+fn resources_under(text: &str, policy_of: PolicyOf<'_>) -> GatewayResources {
     let planned = planned(text);
-    GatewayResources::new(planned.gateways.values().next().unwrap(), &planned.pending)
+    GatewayResources::new(planned.gateways.values().next().unwrap(), &planned.pending, policy_of)
 }
 
 fn read<M: Message + Default>(resources: &GatewayResources, kind: Kind, name: &str) -> M {
@@ -87,6 +94,38 @@ fn weights_are_a_split_and_what_is_refused_is_500() {
         let Some(RouteKind::DirectResponse(refusal)) = routes(rules).remove(0).action else { panic!("{rules}") };
         assert_eq!(refusal.status, 500, "{rules}");
     }
+}
+
+#[test]
+fn a_policy_s_timeout_and_retries_hold_where_a_rule_says_nothing() {
+    let text = format!(
+        "{GATEWAY}---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: r, namespace: shop}}
+spec:
+  parentRefs: [{{name: edge}}]
+  rules:
+  - {{matches: [{{path: {{value: /said}}}}], timeouts: {{request: 2s}}, backendRefs: [{{name: a, port: 1}}]}}
+  - {{matches: [{{path: {{value: /never}}}}], timeouts: {{request: 0s}}, backendRefs: [{{name: a, port: 1}}]}}
+  - {{backendRefs: [{{name: gone, port: 1}}, {{name: a, port: 1}}, {{name: b, port: 1}}]}}
+"
+    );
+    let of_a = |backend: &Backend| {
+        let retry = Some(Retry { attempts: 7, ..Retry::default() });
+        let under = EffectivePolicy { timeout: Some(Duration::from_secs(9)), retry, ..EffectivePolicy::default() };
+        if backend.service.name() == "a" { Arc::new(under) } else { Arc::default() }
+    };
+    let configuration: RouteConfiguration = read(&resources_under(&text, &of_a), Kind::Rds, "shop/edge/8080");
+    let routes = configuration.virtual_hosts.into_iter().flat_map(|host| host.routes);
+    let limits: Vec<_> = routes
+        .map(|route| {
+            let action = forwarded(&route);
+            let retries = action.retry_policy.as_ref().unwrap().num_retries.unwrap().value;
+            (action.timeout.unwrap().seconds, retries)
+        })
+        .collect();
+    assert_eq!(limits, [(0, 7), (2, 7), (9, 7)], "that of the first backend that is there");
 }
 
 #[test]

@@ -37,7 +37,7 @@ metadata: {{name: r, namespace: shop}}
 spec: {{parentRefs: [{{name: edge}}], rules: [{{backendRefs: [{backend}]}}]}}
 "
     ));
-    let resources = |plan| Arc::new(GatewayResources::new(plan, &planned.pending));
+    let resources = |plan| Arc::new(GatewayResources::new(plan, &planned.pending, &|_| Arc::default()));
     let all: BTreeMap<_, _> = planned.gateways.iter().map(|(name, plan)| (name.clone(), resources(plan))).collect();
     plane.server.gateways().replace(all);
 }

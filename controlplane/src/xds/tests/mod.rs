@@ -5,6 +5,7 @@ mod delta;
 mod gateway;
 mod harness;
 mod reports;
+mod routes;
 mod rules;
 mod status;
 
