@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use super::routes;
 use super::security::Security;
 
 /// A client's control plane, and who the client is.
@@ -68,7 +69,7 @@ const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptio
 
 /// Envoy's. Its listener takes every call to `service`, a name with its port. Routes and endpoints come over ADS; the
 /// cluster too with `delta`, on demand and by name. In the state of the world Envoy cannot ask for a cluster by name, so
-/// that it stands here.
+/// that it stands here, and with it those to which routes lead later.
 pub(super) fn envoy(connection: &Connection, ports: EnvoyPorts, service: &str, delta: bool) -> Value {
     let over_ads = json!({"ads": {}, "resource_api_version": "V3"});
     let on_demand = json!({
@@ -99,7 +100,9 @@ pub(super) fn envoy(connection: &Connection, ports: EnvoyPorts, service: &str, d
     });
     let mut clusters = vec![control_plane(connection)];
     if !delta {
-        clusters.push(cluster(service, &over_ads));
+        let routed = routes::BACKENDS.map(routes::cluster);
+        let names = std::iter::once(service).chain(routed.iter().map(String::as_str));
+        clusters.extend(names.map(|name| cluster(name, &over_ads)));
     }
     let control_plane = json!([{"envoy_grpc": {"cluster_name": PORTOLAN}}]);
     let stream = |kind: &str| json!({"api_type": kind, "transport_api_version": "V3", "grpc_services": control_plane});

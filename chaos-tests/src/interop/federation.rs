@@ -187,6 +187,12 @@ spec:
         self.write()
     }
 
+    /// Takes such a manifest away.
+    pub(super) fn unpublish(&mut self, file: &str) -> anyhow::Result<()> {
+        self.published.remove(file);
+        self.write()
+    }
+
     /// The backends of a zone of the clients' cluster, all of them ready.
     pub(super) fn pods(&self, zone: &str) -> anyhow::Result<Vec<Pod>> {
         let zone: ZoneName = zone.parse()?;

@@ -12,6 +12,7 @@ mod play;
 mod player;
 mod recipe;
 mod relay;
+mod routes;
 mod security;
 mod status_tool;
 mod subject;

@@ -11,6 +11,7 @@ use super::federation::{Federation, Seen};
 use super::outcome::{CALLS_AT_LEAST, Outcome};
 use super::player::{Player, TIMEOUT};
 use super::relay::{Relay, Spoiled};
+use super::routes;
 use super::security::Security;
 use super::status_tool;
 use super::subject::{Kind, TRUST_STORE_PASSWORD};
@@ -47,6 +48,7 @@ pub(super) async fn play(
     play.weigh_clusters().await?;
     play.show_status(grpcurl.as_ref().map(PathBuf::as_path)).await?;
     play.serve_a_gateway().await?;
+    play.follow_routes().await?;
     play.lose_the_control_plane().await?;
     play.refuse_and_recover().await?;
     play.lose_the_region().await?;
@@ -245,6 +247,50 @@ impl Play<'_> {
         let Some(player) = self.players.iter_mut().find(is_delta) else { return Ok(()) };
         let (folder, service) = (player.folder().to_owned(), player.subject.service()?);
         player.checks.extend(super::gateway::play(self.federation, &folder, &service).await?);
+        self.tell();
+        Ok(())
+    }
+
+    /// A GRPCRoute for each client's service: every second call has the header that its first rule asks for, and the rest
+    /// is split. It comes and goes, and no call fails but what a client does to itself.
+    async fn follow_routes(&mut self) -> anyhow::Result<()> {
+        let clients = self.players.iter().filter(|player| !player.subject.is_server());
+        let services = clients.map(|player| player.subject.service()).collect::<Result<Vec<_>, _>>()?;
+        let whole = self.mark();
+        routes::publish(self.federation, &services)?;
+        let routed = |now: &Counts| now.percent_from(routes::BLUE) > 30.0;
+        let came = self.until_clients(routed).await?;
+        // The last calls that began before it end by then.
+        tokio::time::sleep(NOW).await;
+        let before = self.mark();
+        let enough = self.until_since(&before, WITHIN * 2, |since| since.answers() >= SHARE_CALLS).await?;
+        let steered: Vec<Counts> =
+            self.players.iter().zip(&before).map(|(player, before)| player.tally.total().since(before)).collect();
+        routes::remove(self.federation)?;
+        let went = self.until_clients(|now| now.percent_from(OWN_ZONE) >= 95.0).await?;
+        for (place, player) in self.players.iter_mut().enumerate().filter(|(_, player)| !player.subject.is_server()) {
+            let since = &steered[place];
+            let [blue, steady, fresh] =
+                [routes::BLUE, routes::STEADY, routes::FRESH].map(|prefix| since.percent_from(prefix));
+            let detail = format!(
+                "{blue:.1}% by the header, {steady:.1}/{fresh:.1} of the others, {}",
+                calls_and_failures(since)
+            );
+            let split = (100.0 * fresh / (steady + fresh).max(1.0) - 20.0).abs() <= 4.0;
+            let held = came[place].is_some() && enough[place] && (blue - 50.0).abs() <= 1.0 && split;
+            player.found("a GRPCRoute's header and 80/20 within 4 points", held, detail);
+            let all = player.tally.total().since(&whole[place]);
+            let detail = match (came[place], went[place]) {
+                (Some(came), Some(went)) => {
+                    format!("there after {}, gone after {}, {}", seconds(came), seconds(went), calls_and_failures(&all))
+                }
+                (None, _) => format!("calls do not follow it; {}", calls_and_failures(&all)),
+                (_, None) => format!("calls follow it still; {}", calls_and_failures(&all)),
+            };
+            let clean = routes::clean(player.subject.client, &all);
+            let passed = came[place].is_some() && went[place].is_some() && clean;
+            player.found("a GRPCRoute comes and goes", passed, detail);
+        }
         self.tell();
         Ok(())
     }

@@ -12,6 +12,7 @@ use tokio::process::{ChildStdout, Command};
 use tokio::time::MissedTickBehavior;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Request;
+use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 
 use super::bootstrap::{self, Connection, EnvoyPorts};
@@ -267,7 +268,7 @@ fn read(
 }
 
 /// Calls at the suite's rate, whatever becomes of earlier calls.
-fn call_steadily<F>(tally: Tally, call: impl Fn() -> F + Send + 'static) -> AbortOnDropHandle<()>
+fn call_steadily<F>(tally: Tally, mut call: impl FnMut() -> F + Send + 'static) -> AbortOnDropHandle<()>
 where
     F: Future<Output = Result<String, tonic::Status>> + Send + 'static,
 {
@@ -296,10 +297,15 @@ fn call_plainly(tally: Tally, address: std::net::SocketAddr) -> anyhow::Result<A
 /// Calls over a channel at the suite's rate.
 pub(super) fn call_over(tally: Tally, channel: Channel) -> AbortOnDropHandle<()> {
     let client = EchoClient::new(channel);
+    let mut lane = false;
     call_steadily(tally, move || {
         let mut client = client.clone();
+        // Every second call has the header, by which a route tells them.
+        lane = !lane;
+        let lane = lane.then(|| MetadataValue::from_static("blue"));
         async move {
             let mut request = Request::new(CallRequest {});
+            lane.map(|lane| request.metadata_mut().insert("lane", lane));
             request.set_timeout(TIMEOUT);
             client.call(request).await.map(|reply| reply.into_inner().backend)
         }

@@ -29,13 +29,16 @@ function main() {
   require("@grpc/grpc-js-xds").register();
   say({ client: "grpc-js", version: require("@grpc/grpc-js/package.json").version });
 
+  // Of every second call: a route tells them by it.
+  const [plain, blue] = [new grpc.Metadata(), new grpc.Metadata()];
+  blue.set("lane", "blue");
   const client = new grpc.Client(target, grpc.credentials.createInsecure());
+  let made = 0;
   const call = () => {
     const deadline = Date.now() + Number(timeout) * 1000;
-    client.makeUnaryRequest(METHOD, (bytes) => bytes, backendOf, Buffer.alloc(0), { deadline }, ended);
+    client.makeUnaryRequest(METHOD, (bytes) => bytes, backendOf, Buffer.alloc(0), made % 2 ? blue : plain, { deadline }, ended);
   };
   const began = performance.now();
-  let made = 0;
   setInterval(() => {
     // Timers are late now and then: what is due goes out at once.
     for (const due = ((performance.now() - began) / 1000) * Number(rate); made < due; made += 1) call();

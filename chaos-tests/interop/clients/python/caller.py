@@ -5,6 +5,7 @@ The first line says which client this is. Each later line counts what ended sinc
 
 import argparse
 import collections
+import itertools
 import json
 import threading
 import time
@@ -12,6 +13,8 @@ import time
 import grpc
 
 METHOD = "/portolan.chaos.v1.Echo/Call"
+# Of every second call: a route tells them by it.
+LANE = (("lane", "blue"),)
 PRINT_EVERY = 0.1
 
 
@@ -64,8 +67,9 @@ def main():
     threading.Thread(target=say_counts, args=[counts], daemon=True).start()
     call = grpc.insecure_channel(options.target).unary_unary(METHOD)
     due = time.monotonic()
-    while True:
-        call.future(b"", timeout=options.timeout).add_done_callback(counts.ended)
+    for number in itertools.count():
+        metadata = LANE if number % 2 else ()
+        call.future(b"", timeout=options.timeout, metadata=metadata).add_done_callback(counts.ended)
         due = max(due + 1 / options.rate, time.monotonic() - 1)
         time.sleep(max(0, due - time.monotonic()))
 

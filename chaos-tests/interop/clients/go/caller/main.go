@@ -15,6 +15,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	_ "google.golang.org/grpc/xds" // xds:/// targets
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -79,9 +80,16 @@ func main() {
 		}
 	}()
 	limit := time.Duration(*timeout * float64(time.Second))
+	lane := false
 	for range time.Tick(time.Duration(float64(time.Second) / *rate)) {
+		// Every second call has the header, by which a route tells them.
+		lane = !lane
+		outgoing := context.Background()
+		if lane {
+			outgoing = metadata.AppendToOutgoingContext(outgoing, "lane", "blue")
+		}
 		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), limit)
+			ctx, cancel := context.WithTimeout(outgoing, limit)
 			defer cancel()
 			// CallRequest is empty, and CallReply's first field is a string: as in these well-known types.
 			reply := &wrapperspb.StringValue{}

@@ -6,16 +6,21 @@ import com.google.common.util.concurrent.MoreExecutors;
 import com.google.protobuf.Empty;
 import com.google.protobuf.StringValue;
 import io.grpc.CallOptions;
+import io.grpc.Channel;
+import io.grpc.ClientInterceptors;
 import io.grpc.Grpc;
 import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
+import io.grpc.Metadata;
 import io.grpc.Status;
 import io.grpc.stub.ClientCalls;
+import io.grpc.stub.MetadataUtils;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.concurrent.Executors;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicLong;
 
 /**
  * Calls Echo over xDS at a steady rate, and prints what became of the calls as JSON lines.
@@ -54,11 +59,17 @@ public final class Caller implements FutureCallback<StringValue> {
     ManagedChannel channel =
         Grpc.newChannelBuilder(options.get("target"), InsecureChannelCredentials.create()).build();
     Caller caller = new Caller();
+    // Of every second call: a route tells them by it.
+    Metadata lane = new Metadata();
+    lane.put(Metadata.Key.of("lane", Metadata.ASCII_STRING_MARSHALLER), "blue");
+    Channel blue = ClientInterceptors.intercept(channel, MetadataUtils.newAttachHeadersInterceptor(lane));
+    AtomicLong made = new AtomicLong();
     Runnable call =
         () -> {
+          Channel over = made.getAndIncrement() % 2 == 0 ? channel : blue;
           CallOptions limits = CallOptions.DEFAULT.withDeadlineAfter(timeoutMs, TimeUnit.MILLISECONDS);
           Futures.addCallback(
-              ClientCalls.futureUnaryCall(channel.newCall(Echo.CALL, limits), Empty.getDefaultInstance()),
+              ClientCalls.futureUnaryCall(over.newCall(Echo.CALL, limits), Empty.getDefaultInstance()),
               caller,
               MoreExecutors.directExecutor());
         };
