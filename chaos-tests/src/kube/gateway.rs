@@ -164,6 +164,7 @@ struct Objects {
     classes: Api<DynamicObject>,
     gateways: Api<DynamicObject>,
     routes: Api<DynamicObject>,
+    grpc_routes: Api<DynamicObject>,
 }
 
 impl Objects {
@@ -172,6 +173,7 @@ impl Objects {
             classes: Api::all_with(client.clone(), &resource("GatewayClass", "gatewayclasses")),
             gateways: Api::namespaced_with(client.clone(), "shop", &resource("Gateway", "gateways")),
             routes: Api::namespaced_with(client.clone(), "shop", &resource("HTTPRoute", "httproutes")),
+            grpc_routes: Api::namespaced_with(client.clone(), "shop", &resource("GRPCRoute", "grpcroutes")),
         }
     }
 
@@ -241,7 +243,7 @@ async fn served(lab: Lab) -> anyhow::Result<()> {
     .await?;
 
     // What its Envoys are sent.
-    let envoy = Envoy::start(plane.xds(), "shop/edge", &["shop/edge/8080"], &["shop/edge-cert"]).await?;
+    let envoy = Envoy::start(plane.xds(), "shop/edge", &["shop/edge/8080", "a.shop:80"], &["shop/edge-cert"]).await?;
     eventually("listeners, routes and the certificate reach the Envoy", SOON, || async {
         let listeners = ["shop/edge/8080", "shop/edge/8443"].iter().all(|name| envoy.has(LISTENERS, name).is_some());
         let routes = envoy.has(ROUTES, "shop/edge/8080");
@@ -275,6 +277,20 @@ async fn served(lab: Lab) -> anyhow::Result<()> {
     let line =
         "HTTPRoute shop/lost: ResolvedRefs no, BackendNotFound: there is no Service shop/nowhere with the port 80";
     ensure!(status.contains(line), "status does not say `{line}`:\n{status}");
+
+    // A route whose parent is a Service steers that service's own clients.
+    let canary = json!({
+        "parentRefs": [{"group": "", "kind": "Service", "name": "a"}],
+        "rules": [{"matches": [{"headers": [{"name": "lane", "value": "blue"}]}],
+            "backendRefs": [{"name": "a", "port": 80}]}],
+    });
+    objects.put(&objects.grpc_routes, "GRPCRoute", "canary", canary).await?;
+    eventually("the clients of the Service get its route", SOON, || async {
+        let routes = envoy.has(ROUTES, "a.shop:80").unwrap_or_default();
+        Ok((contains(&routes, b"lane") && contains(&routes, b"a.shop.svc.cluster.local:80")).then_some(()))
+    })
+    .await?;
+    objects.says(&objects.grpc_routes, "canary", of_route, &good).await?;
 
     // Another controller's entry stays, and what has not changed is not written.
     let parents = objects.routes.get("lost").await?.data["status"]["parents"].clone();
