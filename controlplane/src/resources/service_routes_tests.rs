@@ -1,5 +1,6 @@
 //! What the clients of a service with routes are told, class by class.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
@@ -9,6 +10,8 @@ use envoy_types::pb::envoy::config::route::v3::route::Action;
 use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::config::route::v3::{Route, RouteAction, RouteConfiguration};
+use portolan_client::xds::matching::RequestHead;
+use portolan_client::xds::{resources as client, routing};
 use portolan_topology::policy::{EffectivePolicy, Retry};
 use prost::Message;
 
@@ -16,7 +19,7 @@ use super::build::{Routes, build};
 use super::class::ClientClass;
 use super::fixtures::{place, planned as locality, service};
 use super::name::ResourceName;
-use super::tests::CLASSES;
+use super::tests::{CLASSES, accepted};
 use super::*;
 use crate::catalog::served::Served;
 use crate::gateway::tests::service_routes;
@@ -252,4 +255,41 @@ fn limits_are_the_rules_and_the_policy_s_where_a_rule_says_nothing() {
 fn a_route_to_what_is_not_known_yet_is_not_said_yet() {
     let text = http("[{backendRefs: [{name: late, port: 1}, {name: a, port: 1}]}]");
     assert_eq!(lookup(SHOP, &text, EffectivePolicy::default(), ClientClass::GrpcGo), Lookup::Unknown);
+}
+
+/// A call, as a client looks at it.
+struct Call(&'static str, &'static [(&'static str, &'static str)]);
+
+impl RequestHead for Call {
+    fn path(&self) -> &str {
+        self.0
+    }
+
+    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.1.iter().find(|(header, _)| *header == name).map(|(_, value)| Cow::Borrowed(*value))
+    }
+}
+
+#[test]
+fn our_own_client_reads_what_every_class_is_told_and_goes_where_it_leads() {
+    let text = of_kind(
+        "GRPCRoute",
+        "[{matches: [{method: {service: pkg.S, method: M}, headers: [{name: lane, value: blue}]}], backendRefs: [{name: checkout, port: 8080}]}, \
+          {matches: [{headers: [{name: lane, type: RegularExpression, value: 'gr.*'}]}], backendRefs: [{name: canary, port: 8080}]}]",
+    );
+    for class in CLASSES {
+        let Lookup::Present(encoded) = lookup(SHOP, &text, EffectivePolicy::default(), class) else { panic!() };
+        let client::Decoded::RouteConfiguration(read) = accepted(&encoded) else { panic!("{class:?}") };
+        let routes = &read.virtual_hosts[0].routes;
+        let goes = |call: Call| {
+            let routed = routing::route(routes, &call, &mut || 0).map_err(|refusal| refusal.to_string())?;
+            Ok(routes[routed.route].forward.as_ref().unwrap().clusters[routed.share].cluster.to_string())
+        };
+        let blue = goes(Call("/pkg.S/M", &[("lane", "blue")]));
+        assert_eq!(blue, Ok("checkout.shop.svc.cluster.local:8080".to_owned()), "{class:?}");
+        let green = goes(Call("/pkg.S/Other", &[("lane", "green")]));
+        assert_eq!(green, Ok("canary.shop.svc.cluster.local:8080".to_owned()), "{class:?}");
+        let lost: Result<String, String> = goes(Call("/pkg.S/Other", &[("lane", "blue")]));
+        assert!(lost.is_err(), "{class:?}: {lost:?}");
+    }
 }

@@ -68,7 +68,7 @@ fn manager(listener: &Listener) -> HttpConnectionManager {
 }
 
 /// What our own client makes of it; it checks what gRPC's do.
-fn accepted(encoded: &Encoded) -> client::Decoded {
+pub(super) fn accepted(encoded: &Encoded) -> client::Decoded {
     let kind = client::Kind::of(encoded.kind().type_url()).unwrap();
     let any = Any { type_url: encoded.kind().type_url().to_owned(), value: encoded.bytes().to_vec() };
     let (name, content) = client::decode(kind, &any).unwrap();
