@@ -94,12 +94,16 @@ impl Builder {
     /// # Errors
     /// The target is not one, or the bootstrap is missing or wrong.
     pub fn build(self) -> Result<Channel, ConnectError> {
+        self.build_in(|name| std::env::var(name).ok())
+    }
+
+    /// The same in an environment that is handed in: `variable` looks up one of its variables.
+    pub(super) fn build_in(self, variable: impl Fn(&str) -> Option<String>) -> Result<Channel, ConnectError> {
         let target: Target = self.target.parse()?;
         let client = match (self.xds, self.bootstrap) {
             (Some(client), _) => client,
             (None, Some(bootstrap)) => XdsClient::shared(bootstrap),
             (None, None) => {
-                let variable = |name: &str| std::env::var(name).ok();
                 XdsClient::shared(Bootstrap::from_environment(variable, |path| std::fs::read_to_string(path))?)
             }
         };
