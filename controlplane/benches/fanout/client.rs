@@ -25,10 +25,10 @@ use crate::frames::{Framer, Response, request};
 use crate::server::{Server, Site};
 
 const PATH: &str = "http://bench/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
-const LDS: &[u8] = b"type.googleapis.com/envoy.config.listener.v3.Listener";
-const RDS: &[u8] = b"type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
-const CDS: &[u8] = b"type.googleapis.com/envoy.config.cluster.v3.Cluster";
-const EDS: &[u8] = b"type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
+pub(crate) const LDS: &[u8] = b"type.googleapis.com/envoy.config.listener.v3.Listener";
+pub(crate) const RDS: &[u8] = b"type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
+pub(crate) const CDS: &[u8] = b"type.googleapis.com/envoy.config.cluster.v3.Cluster";
+pub(crate) const EDS: &[u8] = b"type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
 const LISTENER: &[u8] = b"checkout.shop";
 const CANONICAL: &[u8] = b"checkout.shop:8080";
 /// What each client asks for once it has the one before.
@@ -105,10 +105,11 @@ pub(crate) struct Dial {
 }
 
 impl Dial {
-    pub(crate) fn new(server: &Server, site: &Site, tls: bool) -> Self {
-        if !tls {
-            return Self { address: server.plaintext, tls: None };
-        }
+    pub(crate) fn plain(server: &Server) -> Self {
+        Self { address: server.plaintext, tls: None }
+    }
+
+    pub(crate) fn mutual_tls(server: &Server, site: &Site) -> Self {
         let files = site.client_certificate();
         let certificates = |path| CertificateDer::pem_file_iter(path).unwrap().map(Result::unwrap);
         let mut roots = rustls::RootCertStore::empty();

@@ -11,6 +11,7 @@
     reason = "a benchmark's output is its purpose; it fails loudly"
 )]
 
+mod bare;
 mod client;
 mod frames;
 mod server;
@@ -23,6 +24,8 @@ use std::process::{Command, ExitCode};
 use clap::{Parser, ValueEnum};
 use serde_json::{Map, Value, json};
 
+use crate::streams::Speaks;
+
 const STREAMS: usize = 5_000;
 
 /// Measures how many streams one control plane serves, and how fast.
@@ -34,6 +37,9 @@ const STREAMS: usize = 5_000;
 struct Arguments {
     /// What to measure; everything if nothing is named
     cases: Vec<Case>,
+    /// The bare server's own process: started by `bare`
+    #[arg(long, hide = true)]
+    serve_bare: bool,
     /// Given by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
@@ -49,10 +55,16 @@ enum Case {
     Mtls,
     /// A control plane with 10,000 endpoints in 1,000 services
     Start,
+    /// What is measured of `shared` and `single`, of a bare tonic server that sends everybody the same bytes
+    Bare,
 }
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::parse();
+    if arguments.serve_bare {
+        bare::serve();
+        return ExitCode::SUCCESS;
+    }
     if arguments.cases.is_empty() {
         arguments.cases = Case::value_variants().to_vec();
     }
@@ -60,10 +72,17 @@ fn main() -> ExitCode {
     let mut results = Map::new();
     let mut encodes = None;
     for case in arguments.cases {
-        let (name, per_connection, tls) = match case {
-            Case::Shared => ("shared", 100, false),
-            Case::Single => ("single", 1, false),
-            Case::Mtls => ("mtls", 1, true),
+        let (name, per_connection, speaks) = match case {
+            Case::Shared => ("shared", 100, Speaks::Plain),
+            Case::Single => ("single", 1, Speaks::Plain),
+            Case::Mtls => ("mtls", 1, Speaks::MutualTls),
+            Case::Bare => {
+                for (name, per_connection) in [("bare_shared", 100), ("bare_single", 1)] {
+                    let case = streams::Case { name, streams: STREAMS, per_connection, speaks: Speaks::Bare };
+                    results.insert(name.to_owned(), streams::run(&case).to_json());
+                }
+                continue;
+            }
             Case::Start => {
                 let started = start::run();
                 results.insert("endpoint_bytes".to_owned(), json!(started.endpoint_bytes));
@@ -71,7 +90,7 @@ fn main() -> ExitCode {
                 continue;
             }
         };
-        let measured = streams::run(&streams::Case { name, streams: STREAMS, per_connection, tls });
+        let measured = streams::run(&streams::Case { name, streams: STREAMS, per_connection, speaks });
         results.insert(name.to_owned(), measured.to_json());
         encodes = encodes.max(Some(measured.encodes));
     }

@@ -50,10 +50,8 @@ spec:
     pub(crate) fn start(&self) -> Server {
         let at = |name: &str| self.folder.path().join(name);
         let files = certs::files_of(&at("certs"), &CLUSTER.parse().unwrap());
-        let mut command = Command::new("taskset");
-        // It ends with us, however we end.
-        command.args(["-c", CORE, "setpriv", "--pdeathsig", "KILL"]);
-        command.args([env!("CARGO_BIN_EXE_portolan"), "serve", "--cluster", CLUSTER]);
+        let mut command = on_core(Path::new(env!("CARGO_BIN_EXE_portolan")));
+        command.args(["serve", "--cluster", CLUSTER]);
         command.arg("--topology").arg(at("topology.yaml")).arg("--data-dir").arg(at("data"));
         command.arg("--source").arg(format!("files:{}", self.manifests().display()));
         command.arg("--tls-cert").arg(&files.cert).arg("--tls-key").arg(&files.key).arg("--tls-ca").arg(&files.ca);
@@ -61,17 +59,38 @@ spec:
             command.args([port, "127.0.0.1:0"]);
         }
         command.args(["--xds-plaintext-from", "127.0.0.0/8"]).env("RUST_LOG", "warn");
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.starts_with("ready"), "the control plane did not start: {line}");
+        let (child, line) = ready(&mut command);
         let words: Vec<&str> = line.split_whitespace().collect();
         let address = |name: &str| -> SocketAddr {
             let position = words.iter().position(|word| *word == name).unwrap();
             words[position + 1].parse().unwrap()
         };
-        Server { xds: address("xds"), plaintext: address("xds-plaintext"), metrics: address("metrics"), child }
+        Server { xds: address("xds"), plaintext: address("xds-plaintext"), metrics: Some(address("metrics")), child }
     }
+}
+
+/// The bare server, waited for until it is ready.
+pub(crate) fn start_bare() -> Server {
+    let mut command = on_core(&std::env::current_exe().unwrap());
+    let (child, line) = ready(command.arg("--serve-bare").stdin(Stdio::piped()));
+    let address = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    Server { xds: address, plaintext: address, metrics: None, child }
+}
+
+/// A command on the server's core, which ends with us, however we end.
+fn on_core(program: &Path) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", CORE, "setpriv", "--pdeathsig", "KILL"]).arg(program);
+    command
+}
+
+/// Starts a server and waits until it is ready. Gives the line that says so.
+fn ready(command: &mut Command) -> (Child, String) {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("ready"), "the server did not start: {line}");
+    (child, line)
 }
 
 /// A port that is free now: the topology must name one.
@@ -79,11 +98,12 @@ fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// A running control plane; it ends with this.
+/// A running server; it ends with this.
 pub(crate) struct Server {
     pub(crate) xds: SocketAddr,
     pub(crate) plaintext: SocketAddr,
-    metrics: SocketAddr,
+    /// `None`: the bare one has none.
+    metrics: Option<SocketAddr>,
     child: Child,
 }
 
@@ -109,9 +129,15 @@ impl Server {
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
 
+    /// Tells the bare server of a change.
+    pub(crate) fn tell(&mut self, change: usize) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{change}").unwrap();
+    }
+
     /// How many resources it has encoded.
     pub(crate) fn encodes(&self) -> u64 {
-        let mut stream = TcpStream::connect(self.metrics).unwrap();
+        let Some(metrics) = self.metrics else { return 0 };
+        let mut stream = TcpStream::connect(metrics).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();

@@ -11,9 +11,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::client::{Dial, Seen, marker};
 use crate::progress;
-use crate::server::Site;
+use crate::server::{Server, Site, start_bare};
 
-const ENDPOINTS: usize = 100;
+pub(crate) const ENDPOINTS: usize = 100;
 /// Single changes; the figures are their medians.
 pub(crate) const CHANGES: usize = 21;
 const ROLLING: usize = 500;
@@ -27,7 +27,18 @@ pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) streams: usize,
     pub(crate) per_connection: usize,
-    pub(crate) tls: bool,
+    pub(crate) speaks: Speaks,
+}
+
+/// Who is measured, and how it is spoken to.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Speaks {
+    /// A control plane, in plain text.
+    Plain,
+    /// A control plane, with mutual TLS.
+    MutualTls,
+    /// The bare server.
+    Bare,
 }
 
 pub(crate) struct Measured {
@@ -84,7 +95,7 @@ endpoints:
     text
 }
 
-/// As a kubelet's volume does it: whole or not at all.
+/// To a control plane as a kubelet's volume does it: whole or not at all.
 fn publish(folder: &Path, change: usize) {
     let file = folder.join("checkout.yaml");
     std::fs::write(file.with_extension("new"), manifest(change)).unwrap();
@@ -103,8 +114,15 @@ pub(crate) fn run(case: &Case) -> Measured {
 async fn measure(case: &Case) -> Measured {
     let site = Site::new();
     publish(&site.manifests(), 0);
-    let server = site.start();
-    let dial = Dial::new(&server, &site, case.tls);
+    let mut server = if case.speaks == Speaks::Bare { start_bare() } else { site.start() };
+    let dial = match case.speaks {
+        Speaks::MutualTls => Dial::mutual_tls(&server, &site),
+        Speaks::Plain | Speaks::Bare => Dial::plain(&server),
+    };
+    let publish = |server: &mut Server, change| match case.speaks {
+        Speaks::Bare => server.tell(change),
+        Speaks::Plain | Speaks::MutualTls => publish(&site.manifests(), change),
+    };
     let seen = Rc::new(Seen::default());
     seen.make();
     let say = |text: &str| progress(&format!("{}: {text}", case.name));
@@ -128,7 +146,7 @@ async fn measure(case: &Case) -> Measured {
     for _ in 0..CHANGES {
         let cpu = server.cpu_ns();
         let change = seen.make();
-        publish(&site.manifests(), change);
+        publish(&mut server, change);
         seen.reached(change, case.streams).await;
         // The last acknowledgements are still on their way.
         sleep(PAUSE).await;
@@ -142,7 +160,7 @@ async fn measure(case: &Case) -> Measured {
     let mut due = Instant::now();
     for _ in 0..ROLLING {
         last = seen.make();
-        publish(&site.manifests(), last);
+        publish(&mut server, last);
         due += ROLLING_INTERVAL;
         tokio::time::sleep_until(due).await;
     }

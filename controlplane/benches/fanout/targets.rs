@@ -14,10 +14,15 @@ const OF_CASES: [(&str, [Option<f64>; 3]); 6] = [
 /// The same of the figures that are of no case.
 const OF_ALL: [(&str, f64); 3] = [("encodes_per_change", 1.0), ("endpoint_bytes", 300.0), ("start_10k_ms", 5_000.0)];
 const CASES: [&str; 3] = ["shared", "single", "mtls"];
+/// The cases of the bare server, which nothing is wanted of.
+const BARE: [&str; 2] = ["bare_shared", "bare_single"];
 
 fn target(case: Option<&str>, figure: &str) -> Option<f64> {
-    match case.and_then(|case| CASES.iter().position(|it| *it == case)) {
-        Some(position) => OF_CASES.iter().find(|(name, _)| *name == figure)?.1[position],
+    match case {
+        Some(case) => {
+            let position = CASES.iter().position(|it| *it == case)?;
+            OF_CASES.iter().find(|(name, _)| *name == figure)?.1[position]
+        }
         None => Some(OF_ALL.iter().find(|(name, _)| *name == figure)?.1),
     }
 }
@@ -26,7 +31,7 @@ fn target(case: Option<&str>, figure: &str) -> Option<f64> {
 pub(crate) fn print(results: &Map<String, Value>) -> Vec<String> {
     println!("{:<34}{:>12}{:>10}  reached", "", "measured", "target");
     let mut missed = Vec::new();
-    let cases = CASES.into_iter().filter_map(|case| Some((case, results.get(case)?.as_object()?)));
+    let cases = CASES.into_iter().chain(BARE).filter_map(|case| Some((case, results.get(case)?.as_object()?)));
     let of_cases = cases.flat_map(|(case, figures)| figures.iter().map(move |(name, value)| (Some(case), name, value)));
     let of_all = results.iter().filter(|(_, value)| !value.is_object()).map(|(name, value)| (None, name, value));
     for (case, figure, value) in of_cases.chain(of_all) {
