@@ -8,20 +8,13 @@ use envoy_types::pb::envoy::config::cluster::v3::cluster::common_lb_config::{
     LocalityConfigSpecifier, LocalityWeightedLbConfig,
 };
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy,
+    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig,
 };
-use envoy_types::pb::envoy::config::cluster::v3::load_balancing_policy::Policy;
-use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster, LoadBalancingPolicy, OutlierDetection};
+use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster, OutlierDetection};
 use envoy_types::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use envoy_types::pb::envoy::config::core::v3::{
-    ApiVersion, ConfigSource, Http1ProtocolOptions, Http2ProtocolOptions, RuntimeDouble, SelfConfigSource,
-    TypedExtensionConfig,
+    ApiVersion, ConfigSource, Http1ProtocolOptions, Http2ProtocolOptions, SelfConfigSource,
 };
-use envoy_types::pb::envoy::extensions::load_balancing_policies::common::v3::locality_lb_config;
-use envoy_types::pb::envoy::extensions::load_balancing_policies::common::v3::{LocalityLbConfig, SlowStartConfig};
-use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest;
-use envoy_types::pb::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
-use envoy_types::pb::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
@@ -31,9 +24,10 @@ use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 use envoy_types::pb::google::protobuf::{Any, UInt32Value, Value};
 use envoy_types::util::pack_any;
-use portolan_topology::policy::{EffectivePolicy, OutlierDetection as Detection, Warmup};
+use portolan_topology::policy::{EffectivePolicy, OutlierDetection as Detection};
 use prost::Message;
 
+use super::balancing;
 use super::class::ClientClass;
 use super::listener::over_ads;
 use super::route::duration;
@@ -44,8 +38,6 @@ const REPORTED_METRICS: [&str; 4] =
     ["cpu_utilization", "mem_utilization", "application_utilization", "named_metrics.*"];
 /// The part of its calls that an endpoint may fail before a gRPC client takes it for broken, as in Envoy's own defaults.
 const FAILURE_PERCENT: u32 = 85;
-/// Envoy looks the factor's key up in its runtime, where nothing is set.
-const AGGRESSION_KEY: &str = "portolan.warmup.aggression";
 /// The key of our own metadata.
 const METADATA_FILTER: &str = "portolan.dev";
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -58,7 +50,7 @@ pub(super) fn present(
     policy: &EffectivePolicy,
     class: ClientClass,
 ) -> Vec<u8> {
-    let (lb_policy, load_balancing_policy) = balancing(class, policy.warmup.as_ref());
+    let (lb_policy, load_balancing_policy) = balancing::present(class, policy.strategy, policy.warmup.as_ref());
     let connection = &policy.connection;
     let retries = policy.retry.as_ref().filter(|_| !class.is_stock_grpc());
     let cluster = Cluster {
@@ -103,53 +95,6 @@ pub(super) fn present(
     bytes
 }
 
-/// P2C where the client has it, with the locality weights kept; round robin where not.
-fn balancing(class: ClientClass, warmup: Option<&Warmup>) -> (LbPolicy, Option<LoadBalancingPolicy>) {
-    let least_request = |locality_lb_config| {
-        let choices = LeastRequest {
-            choice_count: u32_value(2),
-            // gRPC has no slow start and does not read it.
-            slow_start_config: warmup.filter(|_| !class.is_stock_grpc()).map(slow_start),
-            locality_lb_config,
-            ..LeastRequest::default()
-        };
-        policy("envoy.load_balancing_policies.least_request", pack_any(choices))
-    };
-    let round_robin = || policy("envoy.load_balancing_policies.round_robin", pack_any(RoundRobin::default()));
-    match class {
-        // It refuses wrr_locality over anything but client-side weighted round robin.
-        ClientClass::Envoy => {
-            let weighted = LocalityLbConfig {
-                locality_config_specifier: Some(locality_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(
-                    locality_lb_config::LocalityWeightedLbConfig {},
-                )),
-            };
-            let policies = LoadBalancingPolicy { policies: vec![least_request(Some(weighted))] };
-            (LbPolicy::LoadBalancingPolicyConfig, Some(policies))
-        }
-        // The legacy enumeration is what all take, and in gRPC it keeps locality weights.
-        ClientClass::Unknown => (LbPolicy::RoundRobin, None),
-        // At the top level least_request would lose the locality weights.
-        ClientClass::GrpcCore
-        | ClientClass::GrpcJs
-        | ClientClass::GrpcGo
-        | ClientClass::GrpcJava
-        | ClientClass::Portolan => {
-            let within = LoadBalancingPolicy { policies: vec![least_request(None), round_robin()] };
-            let weighted = policy(
-                "envoy.load_balancing_policies.wrr_locality",
-                pack_any(WrrLocality { endpoint_picking_policy: Some(within) }),
-            );
-            (LbPolicy::RoundRobin, Some(LoadBalancingPolicy { policies: vec![weighted, round_robin()] }))
-        }
-    }
-}
-
-fn policy(name: &str, config: Any) -> Policy {
-    let config = TypedExtensionConfig { name: name.to_owned(), typed_config: Some(config) };
-    Policy { typed_extension_config: Some(config) }
-}
-
 /// The planner alone spills: no panic mode. Locality weights stand here only beside the legacy enumeration; Envoy
 /// refuses them beside `load_balancing_policy`, which has its own.
 fn common_lb_config(class: ClientClass) -> CommonLbConfig {
@@ -158,14 +103,6 @@ fn common_lb_config(class: ClientClass) -> CommonLbConfig {
         healthy_panic_threshold: Some(Percent { value: 0.0 }),
         locality_config_specifier: (class == ClientClass::Unknown).then_some(weighted),
         ..CommonLbConfig::default()
-    }
-}
-
-fn slow_start(warmup: &Warmup) -> SlowStartConfig {
-    SlowStartConfig {
-        slow_start_window: Some(duration(warmup.window)),
-        aggression: Some(RuntimeDouble { default_value: warmup.aggression, runtime_key: AGGRESSION_KEY.to_owned() }),
-        min_weight_percent: Some(Percent { value: warmup.min_percent.into() }),
     }
 }
 
@@ -207,7 +144,7 @@ fn http_options(http1: bool) -> Any {
     })
 }
 
-fn u32_value(value: u32) -> Option<UInt32Value> {
+pub(super) fn u32_value(value: u32) -> Option<UInt32Value> {
     Some(UInt32Value { value })
 }
 

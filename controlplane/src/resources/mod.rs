@@ -10,6 +10,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
+mod balancing;
 pub mod build;
 pub mod cache;
 #[cfg(test)]

@@ -24,7 +24,9 @@ use envoy_types::pb::google::protobuf::Any;
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 use portolan_client::xds::routing::Forward;
 use portolan_client::xds::{model as client_model, resources as client};
-use portolan_topology::policy::{Backoff, Connection, EffectivePolicy, OutlierDetection, Retry, RetryOn, Warmup};
+use portolan_topology::policy::{
+    Backoff, Connection, EffectivePolicy, OutlierDetection, Retry, RetryOn, Strategy as Balancer, Warmup,
+};
 use portolan_topology::service::{Endpoint, Health};
 use proptest::prelude::*;
 use prost::Message;
@@ -578,4 +580,59 @@ fn our_own_client_reads_the_whole_policy_back() {
         eject_whole_locality: false,
     };
     assert_eq!(cluster.outlier_detection, expected);
+}
+
+/// The names of a list's policies, what stands within localities in parentheses.
+fn names(policies: &[Policy]) -> String {
+    let name = |policy: &Policy| {
+        let config = policy.typed_extension_config.as_ref().unwrap();
+        let name = config.name.trim_start_matches("envoy.load_balancing_policies.");
+        if name != "wrr_locality" {
+            return name.to_owned();
+        }
+        let within = WrrLocality::decode(config.typed_config.as_ref().unwrap().value.as_slice()).unwrap();
+        format!("({})", names(&within.endpoint_picking_policy.unwrap().policies))
+    };
+    policies.iter().map(name).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn each_client_gets_a_policy_s_strategy_or_what_comes_nearest() {
+    use client_model::Balancing;
+    let least = "(least_request round_robin) round_robin";
+    let weighted = "(client_side_weighted_round_robin round_robin) round_robin";
+    for (strategy, envoy, stock, ours, read) in [
+        (Balancer::LeastRequest, "least_request", least, least, Balancing::LeastRequest),
+        (Balancer::RoundRobin, "round_robin", "(round_robin) round_robin", least, Balancing::LeastRequest),
+        (
+            Balancer::WeightedRoundRobin,
+            "(client_side_weighted_round_robin) least_request",
+            weighted,
+            weighted,
+            Balancing::WeightedRoundRobin,
+        ),
+        (Balancer::PeakEwma, "least_request", least, "PeakEwma", Balancing::PeakEwma),
+        (Balancer::HotCold, "least_request", least, "HotCold", Balancing::HotCold),
+        (Balancer::RequestCost, "least_request", least, "RequestCost", Balancing::RequestCost),
+        (Balancer::PrefixAffinity, "least_request", least, "PrefixAffinity", Balancing::PrefixAffinity),
+    ] {
+        for class in CLASSES {
+            let policy = EffectivePolicy { strategy, ..EffectivePolicy::default() };
+            let cluster = cluster_under(policy.clone(), class);
+            let given = cluster.load_balancing_policy.map(|list| names(&list.policies)).unwrap_or_default();
+            let expected = match class {
+                ClientClass::Envoy => envoy.to_owned(),
+                ClientClass::Unknown => String::new(),
+                ClientClass::Portolan if ours.starts_with('(') => ours.to_owned(),
+                ClientClass::Portolan => format!("(portolan.{ours} least_request round_robin) round_robin"),
+                _ => stock.to_owned(),
+            };
+            assert_eq!(given, expected, "{strategy:?} for {class:?}");
+            if class == ClientClass::Portolan {
+                let decoded = accepted(&encoded(Kind::Cds, "checkout.shop:8080", &limited(policy), class));
+                let client::Decoded::Cluster(cluster) = decoded else { panic!("{decoded:?}") };
+                assert_eq!(cluster.balancing, std::slice::from_ref(&read), "{strategy:?}");
+            }
+        }
+    }
 }

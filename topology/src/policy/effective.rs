@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Capacity, Connection, LocalityPolicy, OutlierDetection, Retry, Scope, Warmup};
+use super::{Capacity, Connection, LocalityPolicy, OutlierDetection, Retry, Scope, Strategy, Warmup};
 
 /// The policy in force for one service.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -20,6 +20,8 @@ pub struct EffectivePolicy {
     pub retry: Option<Retry>,
     /// Limits of what is open at once.
     pub connection: Connection,
+    /// By what an endpoint is picked.
+    pub strategy: Strategy,
     /// How a new endpoint comes to its share; `None`: as each client does it by itself.
     pub warmup: Option<Warmup>,
     /// When an endpoint is taken for broken; `None`: as each client does it by itself.

@@ -225,8 +225,64 @@ impl Default for Connection {
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LoadBalancer {
+    /// By what an endpoint is picked.
+    #[serde(rename = "type")]
+    pub strategy: Strategy,
     /// How a new endpoint comes to its share; `None`: as each client does it by itself.
     pub warmup: Option<Warmup>,
+}
+
+/// `spec.loadBalancer.type`: by what an endpoint is picked. A client that has no such strategy does as by the default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Strategy {
+    /// By the requests in flight.
+    #[default]
+    LeastRequest,
+    /// In turn.
+    RoundRobin,
+    /// By the utilisation that servers report.
+    WeightedRoundRobin,
+    /// By the latency lately, times the requests in flight.
+    PeakEwma,
+    /// By what servers report to have in flight.
+    HotCold,
+    /// By what the requests in flight cost.
+    RequestCost,
+    /// By the beginnings of prompts that a server has cached.
+    PrefixAffinity,
+}
+
+impl Strategy {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::LeastRequest,
+        Self::RoundRobin,
+        Self::WeightedRoundRobin,
+        Self::PeakEwma,
+        Self::HotCold,
+        Self::RequestCost,
+        Self::PrefixAffinity,
+    ];
+
+    /// The name, as in a policy.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LeastRequest => "LeastRequest",
+            Self::RoundRobin => "RoundRobin",
+            Self::WeightedRoundRobin => "WeightedRoundRobin",
+            Self::PeakEwma => "PeakEwma",
+            Self::HotCold => "HotCold",
+            Self::RequestCost => "RequestCost",
+            Self::PrefixAffinity => "PrefixAffinity",
+        }
+    }
+
+    /// Whether the share of a new endpoint can grow slowly under it.
+    #[must_use]
+    pub fn warms_up(self) -> bool {
+        matches!(self, Self::LeastRequest | Self::RoundRobin)
+    }
 }
 
 /// `spec.loadBalancer.warmup`: the share of an endpoint that has been there for a time `t` is

@@ -4,9 +4,11 @@ use jiff::Timestamp;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::subsequence;
+use proptest::strategy::Strategy;
 
 use super::*;
 use crate::names::{RegionName, ServiceId};
+use crate::policy::Strategy as Balancer;
 use crate::policy::*;
 use crate::topology::WeightedRegion;
 
@@ -76,7 +78,10 @@ status: {revision: 42, conditions: [{type: Accepted}]}",
     let connection = Connection { connect_timeout: seconds(3), max_requests: 500, max_pending_requests: 50 };
     assert_eq!(policy.spec.connection, Some(connection));
     let warmup = Warmup { window: seconds(30), aggression: 1.5, min_percent: 20 };
-    assert_eq!(policy.spec.load_balancer, Some(LoadBalancer { warmup: Some(warmup) }));
+    assert_eq!(
+        policy.spec.load_balancer,
+        Some(LoadBalancer { strategy: Balancer::LeastRequest, warmup: Some(warmup) })
+    );
     let detection = OutlierDetection {
         consecutive_errors: 3,
         interval: seconds(2),
@@ -121,7 +126,17 @@ fn what_does_not_exist_yet_is_refused_as_such() {
     }
     check(
         &policy("  loadBalancer: {type: RingHash}"),
-        &["6:24: `spec.loadBalancer.type: RingHash` is not supported yet; expected `LeastRequest`"],
+        &["6:24: `spec.loadBalancer.type: RingHash` is not supported yet; expected `LeastRequest`, `RoundRobin`, \
+         `WeightedRoundRobin`, `PeakEwma`, `HotCold`, `RequestCost` or `PrefixAffinity`"],
+    );
+    check(
+        &policy("  loadBalancer: {type: PeakEwma, leastRequest: {}}"),
+        &["6:48: `leastRequest` says nothing of a load balancer of the type PeakEwma; expected `type: LeastRequest`, \
+         or no `leastRequest`"],
+    );
+    check(
+        &policy("  loadBalancer: {type: PeakEwma, warmup: {}}"),
+        &["6:42: no client warms endpoints up under PeakEwma; expected `LeastRequest` or `RoundRobin`, or no `warmup`"],
     );
     check(
         &policy("  loadBalancer: {leastRequest: {choiceCount: 3}}"),
@@ -423,7 +438,10 @@ fn traffic_policy() -> impl Strategy<Value = PolicyObject> {
         aggression: f64::from(sixteenths) / 16.0,
         min_percent,
     });
-    let load_balancer = option::of(warmup).prop_map(|warmup| LoadBalancer { warmup });
+    let load_balancer = (option::of(warmup), 0..Balancer::ALL.len()).prop_map(|(warmup, which)| {
+        let strategy = Balancer::ALL[which];
+        LoadBalancer { strategy, warmup: warmup.filter(|_| strategy.warms_up()) }
+    });
     let outlier_detection = (1_u32.., duration(), duration(), 0_u32..=100, any::<bool>()).prop_map(
         |(consecutive_errors, interval, base_ejection_time, max_ejection_percent, eject_whole_locality)| {
             OutlierDetection {

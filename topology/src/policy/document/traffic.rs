@@ -12,7 +12,7 @@ use crate::duration::DurationText;
 use crate::names::{ClusterName, RegionName, check_label};
 use crate::policy::{
     Backoff, Capacity, Connection, Failback, LoadBalancer, LocalityPolicy, OutlierDetection, Preference, Retry,
-    RetryOn, TargetRef, TrafficPolicy, TrafficPolicySpec, Warmup, WeightedCluster,
+    RetryOn, Strategy, TargetRef, TrafficPolicy, TrafficPolicySpec, Warmup, WeightedCluster,
 };
 use crate::topology::WeightedRegion;
 
@@ -82,7 +82,7 @@ struct CapacityEntry {
 struct LoadBalancerEntry {
     #[serde(rename = "type")]
     kind: Option<Spanned<String>>,
-    least_request: Option<LeastRequestEntry>,
+    least_request: Option<Spanned<LeastRequestEntry>>,
     round_robin: Option<Spanned<IgnoredAny>>,
     weighted_round_robin: Option<Spanned<IgnoredAny>>,
     peak_ewma: Option<Spanned<IgnoredAny>>,
@@ -92,7 +92,7 @@ struct LoadBalancerEntry {
     request_cost: Option<Spanned<IgnoredAny>>,
     prefix_affinity: Option<Spanned<IgnoredAny>>,
     custom: Option<Spanned<IgnoredAny>>,
-    warmup: Option<WarmupEntry>,
+    warmup: Option<Spanned<WarmupEntry>>,
 }
 
 #[derive(Deserialize)]
@@ -323,18 +323,18 @@ impl Checks<'_> {
     }
 
     fn load_balancer(&mut self, entry: &LoadBalancerEntry) -> LoadBalancer {
-        if let Some(kind) = &entry.kind
-            && kind.value != "LeastRequest"
+        let strategy = entry.kind.as_ref().map_or(Strategy::default(), |kind| self.strategy(kind));
+        if let Some(block) = &entry.least_request
+            && strategy != Strategy::LeastRequest
         {
-            if LOAD_BALANCERS.contains(&kind.as_str()) {
-                let message = format!("`spec.loadBalancer.type: {}` is not supported yet", kind.value);
-                self.report.error(kind.span, message).expected("`LeastRequest`");
-            } else {
-                self.report
-                    .error(kind.span, format!("unknown load balancer `{}`", kind.value))
-                    .expected(one_of(LOAD_BALANCERS))
-                    .nearest(kind, LOAD_BALANCERS);
-            }
+            let message = format!("`leastRequest` says nothing of a load balancer of the type {}", strategy.as_str());
+            self.report.error(block.span, message).expected("`type: LeastRequest`, or no `leastRequest`");
+        }
+        if let Some(warmup) = &entry.warmup
+            && !strategy.warms_up()
+        {
+            let message = format!("no client warms endpoints up under {}", strategy.as_str());
+            self.report.error(warmup.span, message).expected("`LeastRequest` or `RoundRobin`, or no `warmup`");
         }
         if let Some(count) = entry.least_request.as_ref().and_then(|block| block.choice_count)
             && count.value != 2
@@ -355,7 +355,21 @@ impl Checks<'_> {
         ] {
             self.not_yet(&format!("loadBalancer.{field}"), place(given));
         }
-        LoadBalancer { warmup: entry.warmup.as_ref().map(|warmup| self.warmup(warmup)) }
+        LoadBalancer { strategy, warmup: entry.warmup.as_ref().map(|warmup| self.warmup(warmup)) }
+    }
+
+    fn strategy(&mut self, kind: &Spanned<String>) -> Strategy {
+        let known = Strategy::ALL.into_iter().find(|strategy| strategy.as_str() == kind.value);
+        if known.is_none() && LOAD_BALANCERS.contains(&kind.as_str()) {
+            let message = format!("`spec.loadBalancer.type: {}` is not supported yet", kind.value);
+            self.report.error(kind.span, message).expected(one_of(Strategy::ALL.map(Strategy::as_str)));
+        } else if known.is_none() {
+            self.report
+                .error(kind.span, format!("unknown load balancer `{}`", kind.value))
+                .expected(one_of(LOAD_BALANCERS))
+                .nearest(kind, LOAD_BALANCERS);
+        }
+        known.unwrap_or_default()
     }
 
     fn warmup(&mut self, entry: &WarmupEntry) -> Warmup {

@@ -30,7 +30,7 @@ struct Metadata<'a> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Written<'a> {
-    TrafficPolicy(Object<'a, TrafficSpec<'a>>),
+    TrafficPolicy(Box<Object<'a, TrafficSpec<'a>>>),
     Drain(Object<'a, DrainSpec<'a>>),
 }
 
@@ -96,6 +96,8 @@ struct Connection {
 
 #[derive(Serialize)]
 struct LoadBalancer {
+    #[serde(rename = "type")]
+    strategy: policy::Strategy,
     #[serde(skip_serializing_if = "Option::is_none")]
     warmup: Option<Warmup>,
 }
@@ -210,7 +212,7 @@ impl LoadBalancer {
             aggression: warmup.aggression,
             min_percent: warmup.min_percent,
         });
-        Self { warmup }
+        Self { strategy: balancer.strategy, warmup }
     }
 }
 
@@ -263,12 +265,12 @@ impl<'a> Written<'a> {
     fn of(object: &'a PolicyObject) -> Self {
         let api_version = API_VERSION;
         match object {
-            PolicyObject::TrafficPolicy(policy) => Self::TrafficPolicy(Object {
+            PolicyObject::TrafficPolicy(policy) => Self::TrafficPolicy(Box::new(Object {
                 api_version,
                 kind: "TrafficPolicy",
                 metadata: Metadata { name: &policy.name, namespace: Some(&policy.namespace) },
                 spec: TrafficSpec::of(policy),
-            }),
+            })),
             PolicyObject::Drain(drain) => Self::Drain(Object {
                 api_version,
                 kind: "Drain",
