@@ -144,6 +144,7 @@ pub enum Status {
     Connecting,
     /// It takes requests.
     Ready,
-    /// The last attempt failed, for this reason. It stays so until an attempt succeeds.
+    /// The last attempt failed, or whoever was connected fell silent, for this reason. It stays so until an attempt
+    /// succeeds.
     Down(Arc<str>),
 }

@@ -85,6 +85,8 @@ pub(crate) enum Ended {
     Goodbye,
     /// The connection is over, for this reason.
     Over(String),
+    /// The peer answers nothing any more. Whoever answers there next may be another.
+    Silent,
 }
 
 /// Connects, and waits until the peer has spoken HTTP/2: for all of it at most `limit`.
@@ -133,7 +135,7 @@ impl Driver {
         loop {
             let step = self.liveness.step(Instant::now(), self.traffic.seen());
             match step {
-                Step::Dead => return Ended::Over("the peer answered neither a request nor a PING".into()),
+                Step::Dead => return Ended::Silent,
                 Step::Ping => {
                     if let Some(pings) = &mut self.pings
                         && let Err(error) = pings.send_ping(Ping::opaque())

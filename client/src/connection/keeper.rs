@@ -16,6 +16,9 @@ use crate::balancer::{Balancer, Endpoint, Status};
 /// loop.
 const LASTING: Duration = Duration::from_secs(1);
 
+/// Why a connection to a silent peer is given up.
+const SILENT: &str = "the peer answered neither a request nor a PING";
+
 /// Connects, tells the balancer, and connects again when the connection ends, until `stop` is dropped. Open requests
 /// end in peace then.
 pub(crate) async fn keep(
@@ -45,7 +48,10 @@ pub(crate) async fn keep(
                 };
                 endpoint.transport().current.store(None);
                 // The balancer hears of it before any caller does.
-                report(Status::Connecting);
+                report(match &ended {
+                    Some(Ended::Silent) => Status::Down(format!("{}: {SILENT}", endpoint.address()).into()),
+                    _ => Status::Connecting,
+                });
                 let why = match ended {
                     None => {
                         drain(driver);
@@ -56,6 +62,7 @@ pub(crate) async fn keep(
                         "the server is going away".to_owned()
                     }
                     Some(Ended::Over(why)) => why,
+                    Some(Ended::Silent) => SILENT.to_owned(),
                 };
                 tracing::debug!(address = %endpoint.address(), why, "connection ended");
                 if since.elapsed() >= LASTING {

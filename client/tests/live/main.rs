@@ -8,6 +8,7 @@ mod http;
 mod restarts;
 mod retries;
 mod routes;
+mod stopped;
 mod support;
 mod tls;
 mod wire;
