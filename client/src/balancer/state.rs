@@ -275,8 +275,8 @@ impl<T> State<T> {
         changed
     }
 
-    /// Looks at the connected endpoints of a locality, an area by its number. `others`: whether another locality serves. Returns whether an
-    /// endpoint was ejected or let in again, and what they typically take.
+    /// Looks at the connected endpoints of a locality, an area by its number. `others`: whether another locality serves.
+    /// Returns whether an endpoint was ejected or let in again, and what they typically take.
     fn look_at(
         &mut self,
         at: usize,

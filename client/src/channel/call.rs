@@ -21,7 +21,7 @@ use crate::balancer::{Outcome, Pick, PickError, RequestInfo};
 use crate::connection::{Owed, Slot};
 use crate::load::OpenRequest;
 use crate::orca::OrcaReport;
-use crate::routing::{Head, Retrying, Routed, RoutingError};
+use crate::routing::{Head, Passed, Routed, RoutingError};
 use crate::xds::model::Retry;
 
 /// Transparent retries of one call. Each means that an endpoint had just died; so many at once mean something else.
@@ -85,7 +85,7 @@ struct Call {
     attempts: u32,
     picked: Option<Picked>,
     /// Among those of its cluster that are tried again, from its first retry on.
-    retrying: Option<Retrying<Slot>>,
+    retrying: Option<Passed>,
 }
 
 pub(super) async fn run(core: Arc<Core>, request: Request<Body>) -> Result<Response<ResponseBody>, Status> {
@@ -205,8 +205,7 @@ impl Call {
         let (service, cluster) = (&self.core.service, &*self.routed.cluster);
         let picked = match cluster.balancer.pick(&request) {
             Err(why) if why.may_pass() => {
-                let limit = cluster.max_pending();
-                let _waits = cluster.waiting.enter(limit).ok_or_else(|| error::too_many_wait(service, limit))?;
+                let _waits = cluster.wait().map_err(|limit| error::too_many_wait(service, limit))?;
                 cluster.balancer.ready(&request).await
             }
             picked => picked,

@@ -135,8 +135,7 @@ impl Channel {
     /// The balancers behind this channel, by their clusters: endpoints, their requests in flight and outcomes. None before
     /// the control plane has answered; one of a cluster that left the routes is not changed any more.
     pub fn balancers(&self) -> BTreeMap<Arc<str>, Arc<Balancer<Slot>>> {
-        let clusters = self.core.router.clusters();
-        clusters.iter().map(|cluster| (Arc::clone(&cluster.name), Arc::clone(&cluster.balancer))).collect()
+        self.core.router.balancers()
     }
 
     /// Where calls go now, and why the last one went where it went.

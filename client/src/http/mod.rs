@@ -104,8 +104,7 @@ impl BalanceLayer {
 
     /// The balancers behind this layer, by their clusters: see [`Channel::balancers`](crate::Channel::balancers).
     pub fn balancers(&self) -> BTreeMap<Arc<str>, Arc<Balancer<Probe>>> {
-        let clusters = self.core.router.clusters();
-        clusters.iter().map(|cluster| (Arc::clone(&cluster.name), Arc::clone(&cluster.balancer))).collect()
+        self.core.router.balancers()
     }
 }
 

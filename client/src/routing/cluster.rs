@@ -8,9 +8,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Strategies;
+use super::breaker::{Breaker, Passed};
 use super::budget::Budget;
 use super::follow::{AbortOnDrop, drive};
-use super::waiting::Waiting;
+
 use crate::balancer::Balancer;
 use crate::connection::{Keep, Pool};
 use crate::load::LoadRecorder;
@@ -23,13 +24,11 @@ pub(crate) struct Cluster<T> {
     pub(crate) balancer: Arc<Balancer<T>>,
     /// What it has saved for retries.
     pub(crate) budget: Budget,
-    /// Its calls that wait for an endpoint.
-    pub(crate) waiting: Waiting,
     retry_percent: AtomicU32,
-    max_retries: AtomicU32,
-    /// The calls that are tried again now.
-    retrying: AtomicU32,
-    max_pending: AtomicU32,
+    /// Its calls that are tried again now.
+    retrying: Breaker,
+    /// Its calls that wait for an endpoint.
+    waiting: Breaker,
     balancing: Vec<Balancing>,
     assignments: watch::Sender<Arc<Assignment>>,
     _driver: AbortOnDrop,
@@ -65,11 +64,9 @@ impl<T: Default + Send + Sync + 'static> Cluster<T> {
         let cluster = Self {
             name: Arc::clone(&assignment.cluster),
             budget: Budget::default(),
-            waiting: Waiting::default(),
             retry_percent: AtomicU32::default(),
-            max_retries: AtomicU32::default(),
-            retrying: AtomicU32::default(),
-            max_pending: AtomicU32::default(),
+            retrying: Breaker::default(),
+            waiting: Breaker::default(),
             balancing: assignment.balancing.clone(),
             assignments,
             _driver: AbortOnDrop::spawn(drive(newest, Arc::clone(&balancer), pool)),
@@ -97,8 +94,8 @@ impl<T: Default + Send + Sync + 'static> Cluster<T> {
 
     fn limit(&self, assignment: &Assignment) {
         self.retry_percent.store(assignment.retry_percent, Relaxed);
-        self.max_retries.store(assignment.max_retries.unwrap_or(u32::MAX), Relaxed);
-        self.max_pending.store(assignment.max_pending_requests.unwrap_or(u32::MAX), Relaxed);
+        self.retrying.limit(assignment.max_retries);
+        self.waiting.limit(assignment.max_pending_requests);
     }
 }
 
@@ -109,24 +106,15 @@ impl<T> Cluster<T> {
     }
 
     /// A call of this cluster is tried again, unless as many are as may be.
-    pub(crate) fn retry(self: &Arc<Self>) -> Option<Retrying<T>> {
-        let most = self.max_retries.load(Relaxed);
-        let more = |retrying: u32| (retrying < most).then(|| retrying + 1);
-        self.retrying.fetch_update(Relaxed, Relaxed, more).ok().map(|_| Retrying(Arc::clone(self)))
+    pub(crate) fn retry(&self) -> Option<Passed> {
+        self.retrying.pass().ok()
     }
 
-    /// How many calls may wait for an endpoint.
-    pub(crate) fn max_pending(&self) -> u32 {
-        self.max_pending.load(Relaxed)
-    }
-}
-
-/// A call that is tried again, until this is dropped.
-#[derive(Debug)]
-pub(crate) struct Retrying<T>(Arc<Cluster<T>>);
-
-impl<T> Drop for Retrying<T> {
-    fn drop(&mut self) {
-        self.0.retrying.fetch_sub(1, Relaxed);
+    /// A call waits for an endpoint, until this is dropped.
+    ///
+    /// # Errors
+    /// As many wait as may: so many.
+    pub(crate) fn wait(&self) -> Result<Passed, u32> {
+        self.waiting.pass()
     }
 }

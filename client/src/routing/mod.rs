@@ -4,27 +4,29 @@
 //! or a request holds it; then its connections close, once the requests that are open on them have ended. Nothing here
 //! sends or repeats a request.
 
+mod breaker;
 mod budget;
 mod cluster;
 mod follow;
 mod head;
 mod strategy;
 mod table;
-mod waiting;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-pub(crate) use self::cluster::{Cluster, Parts, Retrying};
+pub(crate) use self::breaker::Passed;
+pub(crate) use self::cluster::{Cluster, Parts};
 pub(crate) use self::follow::{AbortOnDrop, follow};
 pub(crate) use self::head::Head;
 pub use self::strategy::Strategies;
 pub(crate) use self::table::{Routed, RoutingError};
 
 use self::table::Table;
-use crate::balancer::{PickError, Rng};
+use crate::balancer::{Balancer, PickError, Rng};
 use crate::xds::matching::RequestHead;
 
 /// The routes of one service and the clusters behind them. `T` is what the transport keeps with each endpoint.
@@ -54,21 +56,30 @@ impl<T> Router<T> {
     /// # Errors
     /// Nowhere.
     pub(crate) async fn routed(&self, request: &impl RequestHead) -> Result<Routed<T>, RoutingError> {
-        let mut changed = self.changed.subscribe();
-        loop {
-            match self.route(request) {
-                Err(RoutingError::Pick(PickError::NoAssignment)) => {}
-                done => return done,
-            }
-            if changed.changed().await.is_err() {
-                return self.route(request);
+        let waits = |routed: &Result<Routed<T>, RoutingError>| {
+            matches!(routed, Err(RoutingError::Pick(PickError::NoAssignment)))
+        };
+        // Who need not wait does not touch the list of those who do.
+        let mut routed = self.route(request);
+        if waits(&routed) {
+            let mut changed = self.changed.subscribe();
+            routed = self.route(request);
+            while waits(&routed) && changed.changed().await.is_ok() {
+                routed = self.route(request);
             }
         }
+        routed
     }
 
     /// The clusters that requests may go to, by name.
     pub(crate) fn clusters(&self) -> Vec<Arc<Cluster<T>>> {
         self.table.load().clusters().cloned().collect()
+    }
+
+    /// Their balancers, by their names.
+    pub(crate) fn balancers(&self) -> BTreeMap<Arc<str>, Arc<Balancer<T>>> {
+        let table = self.table.load();
+        table.clusters().map(|cluster| (Arc::clone(&cluster.name), Arc::clone(&cluster.balancer))).collect()
     }
 
     /// Why no request can be sent anywhere, if that is known of all.
