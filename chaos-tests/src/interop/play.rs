@@ -1,13 +1,14 @@
 //! What happens to the clients, and what must hold: the same steps for all at once, each client judged by itself.
 
+mod until;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::process::Command;
-use tokio::time::Instant;
 
-use super::federation::{Federation, Seen};
+use super::federation::Federation;
 use super::outcome::{CALLS_AT_LEAST, Outcome};
 use super::player::{Player, TIMEOUT};
 use super::relay::{Relay, Spoiled};
@@ -19,12 +20,12 @@ use super::tally::Counts;
 use crate::runner::manifests::Readiness;
 use crate::terminal::{Terminal, Tone};
 
-/// How often it is looked whether something holds.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long anything may take that has no time of its own: backoffs on both sides, on a busy machine.
 const WITHIN: Duration = Duration::from_secs(30);
 /// The time over which it is looked where calls go now.
 const NOW: Duration = Duration::from_millis(800);
+/// After so many calls none ends any more that began before them: a client has a few open at once.
+const STRAGGLERS: u64 = 100;
 /// Calls behind a share.
 const SHARE_CALLS: u64 = 2_000;
 
@@ -115,16 +116,13 @@ impl Play<'_> {
             }
             let expected = |place: usize, players: &[Player]| players[place].subject.security.contains(&security);
             // Those that are known to work may take their time; of the others it is enough that they do not meanwhile.
-            let deadline = Instant::now() + 2 * WITHIN;
             let kinds: Vec<_> = self.players.iter().map(|player| player.subject.kind).collect();
-            while probes
-                .iter()
-                .enumerate()
-                .any(|(place, (_, probe))| expected(place, &self.players) && !probe.works(kinds[place]))
-                && Instant::now() < deadline
-            {
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
+            let settled =
+                |play: &Self, place: usize| !expected(place, &play.players) || probes[place].1.works(kinds[place]);
+            self.until_looked(2 * WITHIN, async |play| {
+                Ok((0..kinds.len()).map(|place| settled(play, place)).collect())
+            })
+            .await?;
             let seen = self.federation.clients().await?;
             for (place, (node, probe)) in probes.into_iter().enumerate() {
                 let identity = seen.iter().filter(|seen| seen.node == node).find_map(|seen| seen.identity.clone());
@@ -217,8 +215,9 @@ impl Play<'_> {
     async fn show_status(&mut self, grpcurl: Result<&Path, &String>) -> anyhow::Result<()> {
         let server = self.federation.home()?.xds;
         let certs = self.federation.paths.certs();
-        let began = Instant::now();
-        let found = loop {
+        let mut found = Vec::new();
+        // What was just sent may not have been acknowledged.
+        self.until_looked(WITHIN, async |play| {
             let shown = match grpcurl {
                 Ok(tool) => status_tool::fetch(tool, server, &certs).await.map_err(|error| format!("{error:#}")),
                 Err(why) => Err(format!("grpcurl cannot be had: {why}")),
@@ -227,13 +226,10 @@ impl Play<'_> {
                 Ok(shown) => status_tool::judge(shown, &player.subject.slug()),
                 Err(why) => (false, why.clone()),
             };
-            let found: Vec<_> = self.players.iter().map(judge).collect();
-            // What was just sent may not have been acknowledged.
-            if found.iter().all(|(well, _)| *well) || began.elapsed() > WITHIN || grpcurl.is_err() {
-                break found;
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        };
+            found = play.players.iter().map(judge).collect();
+            Ok(found.iter().map(|(well, _)| *well).collect())
+        })
+        .await?;
         for (player, (well, detail)) in self.players.iter_mut().zip(found) {
             player.found("its status is shown by a public tool", well, detail);
         }
@@ -260,8 +256,9 @@ impl Play<'_> {
         routes::publish(self.federation, &services)?;
         let routed = |now: &Counts| now.percent_from(routes::BLUE) > 30.0;
         let came = self.until_clients(routed).await?;
-        // The last calls that began before it end by then.
-        tokio::time::sleep(NOW).await;
+        // The last calls that began before it are among the next few.
+        let came_at = self.mark();
+        self.until_since(&came_at, WITHIN, |since| since.answers() >= STRAGGLERS).await?;
         let before = self.mark();
         let enough = self.until_since(&before, WITHIN * 2, |since| since.answers() >= SHARE_CALLS).await?;
         let steered: Vec<Counts> =
@@ -439,86 +436,6 @@ impl Play<'_> {
         let host = self.federation.addresses.host();
         let address = self.federation.addresses.port(host, None)?;
         Relay::start(address, self.federation.home()?.xds, &self.federation.paths.certs()).await
-    }
-
-    fn mark(&self) -> Vec<Counts> {
-        self.players.iter().map(|player| player.tally.total()).collect()
-    }
-
-    /// Waits until `holds` for every player, or until the time is over; how long each took.
-    async fn until(
-        &mut self,
-        within: Duration,
-        holds: impl Fn(&Player) -> bool,
-    ) -> anyhow::Result<Vec<Option<Duration>>> {
-        let began = Instant::now();
-        let mut took = vec![None; self.players.len()];
-        loop {
-            for (player, took) in self.players.iter_mut().zip(&mut took) {
-                if took.is_none() && holds(player) {
-                    *took = Some(began.elapsed());
-                }
-                player.alive()?;
-            }
-            if took.iter().all(Option::is_some) || began.elapsed() > within {
-                return Ok(took);
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    }
-
-    /// The same of what a client's calls do now; xDS servers make none.
-    async fn until_clients(&mut self, holds: impl Fn(&Counts) -> bool) -> anyhow::Result<Vec<Option<Duration>>> {
-        self.until(WITHIN, |player| {
-            let now = player.tally.recent(NOW);
-            player.subject.is_server() || (now.answers() > 0 && holds(&now))
-        })
-        .await
-    }
-
-    /// Whether what ended since a mark came to hold for each.
-    async fn until_since(
-        &mut self,
-        before: &[Counts],
-        within: Duration,
-        holds: impl Fn(&Counts) -> bool,
-    ) -> anyhow::Result<Vec<bool>> {
-        let deadline = Instant::now() + within;
-        loop {
-            let held: Vec<bool> = self
-                .players
-                .iter()
-                .zip(before)
-                .map(|(player, before)| player.subject.is_server() || holds(&player.tally.total().since(before)))
-                .collect();
-            if held.iter().all(|held| *held) || Instant::now() > deadline {
-                return Ok(held);
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    }
-
-    /// Waits until `portolan clients` shows each player's stream as wanted.
-    async fn until_seen(
-        &self,
-        within: Duration,
-        holds: impl Fn(&Seen) -> bool,
-    ) -> anyhow::Result<Vec<Option<Duration>>> {
-        let began = Instant::now();
-        let mut took = vec![None; self.players.len()];
-        loop {
-            let seen = self.federation.clients().await?;
-            for (player, took) in self.players.iter().zip(&mut took) {
-                let node = player.subject.slug();
-                if took.is_none() && seen.iter().any(|seen| seen.node == node && holds(seen)) {
-                    *took = Some(began.elapsed());
-                }
-            }
-            if took.iter().all(Option::is_some) || began.elapsed() > within {
-                return Ok(took);
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
     }
 
     /// One line for each check since the last time.
