@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -20,7 +20,8 @@ use self::status::{of_class, of_gateway, of_route};
 use super::lease::Standing;
 use super::mirror::{Forbidden, Mirror, Name};
 use crate::gateway::conditions::Statuses;
-use crate::gateway::objects::{CONTROLLER, GROUP, ObjectName, RouteKind};
+use crate::gateway::objects::{CONTROLLER, ObjectName, RouteKind};
+use crate::source::kube::Kind;
 
 /// Changes are gathered for this long.
 const GATHER: Duration = Duration::from_millis(200);
@@ -73,21 +74,11 @@ struct Writer {
     grpc_routes: Mirror<Seen>,
 }
 
-fn resource(kind: &str) -> ApiResource {
-    let plural = match kind {
-        "GatewayClass" => "gatewayclasses",
-        "Gateway" => "gateways",
-        "HTTPRoute" => "httproutes",
-        _ => "grpcroutes",
-    };
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(GROUP, "v1", kind), plural)
-}
-
 impl Writer {
     fn new(client: Client, statuses: watch::Receiver<Arc<Statuses>>, forbidden: &Forbidden) -> Self {
-        let mirror = |kind: &str, project| {
+        let mirror = |kind: Kind, project| {
             Mirror::start(
-                Api::all_with(client.clone(), &resource(kind)),
+                Api::all_with(client.clone(), &kind.api_resource()),
                 watcher::Config::default(),
                 forbidden,
                 project,
@@ -99,10 +90,10 @@ impl Writer {
             ours.then(|| Seen::of(object))
         };
         Self {
-            classes: mirror("GatewayClass", ours),
-            gateways: mirror("Gateway", all),
-            http_routes: mirror("HTTPRoute", all),
-            grpc_routes: mirror("GRPCRoute", all),
+            classes: mirror(Kind::GatewayClass, ours),
+            gateways: mirror(Kind::Gateway, all),
+            http_routes: mirror(Kind::HttpRoute, all),
+            grpc_routes: mirror(Kind::GrpcRoute, all),
             statuses,
             client,
         }
@@ -134,7 +125,7 @@ impl Writer {
         let mut done = true;
         for (name, seen) in &self.classes.now().objects {
             let wanted = of_class(seen.parameters, seen.generation, &seen.status, now);
-            done &= self.write("GatewayClass", name, seen, wanted).await;
+            done &= self.write(Kind::GatewayClass, name, seen, wanted).await;
         }
         // Before anything was planned, nothing is known of any of them.
         if !statuses.synced {
@@ -142,14 +133,18 @@ impl Writer {
         }
         for (name, seen) in &self.gateways.now().objects {
             if let Some(told) = statuses.gateways.get(&ObjectName::new(&name.0, &name.1)) {
-                done &= self.write("Gateway", name, seen, of_gateway(told, &seen.status, now)).await;
+                done &= self.write(Kind::Gateway, name, seen, of_gateway(told, &seen.status, now)).await;
             }
         }
-        for (kind, routes) in [(RouteKind::Http, self.http_routes.now()), (RouteKind::Grpc, self.grpc_routes.now())] {
+        let routes = [
+            (Kind::HttpRoute, RouteKind::Http, self.http_routes.now()),
+            (Kind::GrpcRoute, RouteKind::Grpc, self.grpc_routes.now()),
+        ];
+        for (of, kind, routes) in routes {
             for (name, seen) in &routes.objects {
                 let told = statuses.routes.get(&(kind, ObjectName::new(&name.0, &name.1)));
                 let wanted = of_route(told.map_or(&[], Vec::as_slice), &seen.status, now);
-                done &= self.write(kind.name(), name, seen, wanted).await;
+                done &= self.write(of, name, seen, wanted).await;
             }
         }
         done
@@ -157,11 +152,11 @@ impl Writer {
 
     /// Writes a status, if there is one to write. The object must still be the one that was seen: lists are replaced
     /// whole, and another controller may have put its own entry in.
-    async fn write(&self, kind: &str, name: &Name, seen: &Seen, status: Option<Value>) -> bool {
+    async fn write(&self, kind: Kind, name: &Name, seen: &Seen, status: Option<Value>) -> bool {
         let Some(status) = status else { return true };
         let api: Api<DynamicObject> = match name.0.as_str() {
-            "" => Api::all_with(self.client.clone(), &resource(kind)),
-            namespace => Api::namespaced_with(self.client.clone(), namespace, &resource(kind)),
+            "" => Api::all_with(self.client.clone(), &kind.api_resource()),
+            namespace => Api::namespaced_with(self.client.clone(), namespace, &kind.api_resource()),
         };
         let patch = json!({"metadata": {"resourceVersion": seen.version}, "status": status});
         match api.patch_status(&name.1, &PatchParams::default(), &Patch::Merge(patch)).await {
@@ -169,7 +164,7 @@ impl Writer {
             // It has changed or gone: the watch tells, and then it is looked at again.
             Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409) => true,
             Err(error) => {
-                tracing::warn!(kind, namespace = name.0, name = name.1, %error, "the status is not written");
+                tracing::warn!(kind = kind.type_().1, namespace = name.0, name = name.1, %error, "the status is not written");
                 false
             }
         }

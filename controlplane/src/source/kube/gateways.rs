@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::api::DynamicObject;
 use kube::runtime::watcher::Event;
 use serde::de::DeserializeOwned;
 
+use super::kind::Kind;
 use super::project::Projected;
-use super::state::{Kept, Kind, Name, Noted, Object};
+use super::state::{Kept, Name, Noted, Object};
 use crate::gateway::objects::{
-    CONTROLLER, Certificate, Class, Classes, CleartextHttp2, GROUP, GatewayObjects, GatewaySpec, GrantSpec, GrpcRule,
+    CONTROLLER, Certificate, Class, Classes, CleartextHttp2, GatewayObjects, GatewaySpec, GrantSpec, GrpcRule,
     HttpRule, Metadata, Object as GatewayObject, ObjectName, RouteSpec, TLS_SECRET,
 };
 
@@ -30,14 +31,6 @@ pub(super) const KINDS: [Kind; 7] = [
     Kind::Secret,
     Kind::ServiceImport,
 ];
-
-/// A kind of these as clients ask for it, unless it is one of Kubernetes' own.
-pub(super) fn resource(kind: Kind) -> ApiResource {
-    let (version, name) = kind.type_();
-    let (group, version) = version.split_once('/').unwrap_or(("", version));
-    let (plural, _) = kind.resource().split_once('.').unwrap_or((kind.resource(), ""));
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, name), plural)
-}
 
 /// An object of a gateway, whole but for what does not count.
 type Spec<S> = Arc<GatewayObject<S>>;
@@ -209,11 +202,6 @@ pub(super) fn import(object: DynamicObject) -> Projected<Vec<u16>> {
 
 pub(super) fn is_cleartext_http2(app_protocol: Option<&str>) -> bool {
     app_protocol == Some(CLEARTEXT_HTTP2)
-}
-
-/// Whether a type belongs to an API that has to be installed.
-pub(super) fn is_installed_apart(kind: Kind) -> bool {
-    kind == Kind::ServiceImport || kind.type_().0.starts_with(GROUP)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! nothing goes for being absent.
 
 mod gateways;
+mod kind;
 mod project;
 mod state;
 mod watch;
@@ -25,6 +26,7 @@ use rand::rngs::StdRng;
 use tokio::sync::watch as slot;
 use tokio_util::task::AbortOnDropHandle;
 
+pub(crate) use self::kind::Kind;
 use self::state::{State, Watched};
 use super::{Source, SourceStatus};
 use crate::config::Exporting;

@@ -26,8 +26,9 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::KubeConfig;
 use super::gateways::{self, Seen};
+use super::kind::Kind;
 use super::project::{self, Projected};
-use super::state::{Failure, Kind, Name, Object, Update};
+use super::state::{Failure, Name, Object, Update};
 use crate::gateway::objects::TLS_SECRET;
 
 /// How many objects a page of a listing holds: all that is held of whole objects at a time.
@@ -68,7 +69,7 @@ pub(super) fn all(config: &KubeConfig, mut rng: StdRng) -> Updates {
     }
     if config.gateways {
         let mut of = |kind| {
-            let api: Api<DynamicObject> = Api::all_with(client(kind), &gateways::resource(kind));
+            let api: Api<DynamicObject> = Api::all_with(client(kind), &kind.api_resource());
             (kind, watcher(api, settings()).backoff(retry()))
         };
         let all = [
@@ -165,7 +166,7 @@ fn failure(kind: Kind, error: &watcher::Error) -> Option<Failure> {
     };
     match status {
         Some(status) if status.code == 410 => None,
-        Some(status) if status.code == 404 && gateways::is_installed_apart(kind) => Some(Failure::Missing),
+        Some(status) if status.code == 404 && kind.is_installed_apart() => Some(Failure::Missing),
         Some(status) if status.is_forbidden() => Some(Failure::Forbidden(status.message.clone())),
         Some(status) => Some(Failure::Refused(format!("{} {}", status.code, status.message))),
         None => Some(Failure::Unreachable(last_cause(error))),
