@@ -345,9 +345,13 @@ pub(super) fn explain(explained: &Explained, wide: bool) -> String {
         ));
     }
     if explained.routes > 0 {
-        let (routes, service) = (explained.routes, &explained.service);
+        let service = &explained.service;
+        let routes = match explained.routes {
+            1 => "1 route (HTTPRoute, GRPCRoute) decides".to_owned(),
+            more => format!("{more} routes (HTTPRoute, GRPCRoute) decide"),
+        };
         text.push_str(&format!(
-            "! {routes} routes (HTTPRoute, GRPCRoute) decide where calls to {service} go: this is what becomes of those that come here\n"
+            "! {routes} where calls to {service} go: this is what becomes of those that come here\n"
         ));
     }
     if !explained.watched {

@@ -197,6 +197,8 @@ fn explain_tells_that_a_service_has_routes() {
     routed.routes = 3;
     let note = "! 3 routes (HTTPRoute, GRPCRoute) decide where calls to checkout.shop go: this is what becomes of those that come here\n";
     assert_eq!(explain(&routed, false), format!("{before}{note}"));
+    routed.routes = 1;
+    assert!(explain(&routed, false).contains("! 1 route (HTTPRoute, GRPCRoute) decides where calls"));
     assert!(!serde_json::to_string(&explained()).unwrap().contains("routes"), "none are not mentioned");
 }
 
