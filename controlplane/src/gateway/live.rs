@@ -1,5 +1,5 @@
-//! Keeps the plans of gateways and the routes of services current: follows their objects and the catalog's word on each backend, and hands what comes
-//! of it to those who serve it.
+//! Keeps the plans of gateways and the routes of services current: follows their objects and the catalog's word on each
+//! backend, and hands what comes of it to those who serve it.
 
 use std::collections::BTreeMap;
 use std::future::pending;
