@@ -46,6 +46,9 @@ const SLOW: f32 = 2.0;
 /// One that is back counts as so many times as slow as it was until its answers show what it is: processes that have just
 /// begun are slow more often than not, and one quick answer says little.
 const UNPROVEN: f32 = 3.0;
+/// No answer counts as slower than so many times: one cold connection would else keep the share at the ramp's foot, and
+/// nearly all of it would come in the ramp's last step.
+const SLOWEST: f32 = 4.0;
 
 impl Past {
     /// An interval of `passed` has gone by, in which its endpoints typically took so many seconds; `None`: nobody answered.
@@ -54,7 +57,7 @@ impl Past {
             (Presence::Whole, usual) => (self.usual, self.since_back) = (follow(usual, typical, 10.0), None),
             (Presence::Returning { .. }, Some(usual)) => {
                 let since = self.since_back.unwrap_or(usual * UNPROVEN);
-                self.since_back = follow(Some(since), typical, 4.0);
+                self.since_back = follow(Some(since), typical.map(|typical| typical.min(usual * SLOWEST)), 4.0);
                 // Where nobody answered what is known counts.
                 if typical.unwrap_or(since) > usual * SLOW {
                     self.presence = self.presence.hold_up(now, passed, failback);
@@ -256,6 +259,36 @@ mod tests {
             prop_assert!(fraction(since * more) <= fraction(since), "the slower the less");
             prop_assert!(climbed < 11_000 || fraction(since) == 1.0, "the ramp ends");
         }
+    }
+
+    proptest! {
+        #[test]
+        fn it_comes_back_as_a_ramp_whatever_its_answers_take(answers in proptest::collection::vec(answer(), 1..120)) {
+            let failback = Failback { ramp: Duration::from_secs(20), hold_down: Duration::from_secs(3) };
+            let second = Duration::from_secs(1);
+            let mut now = Instant::now();
+            let mut past = Past { presence: Presence::Whole, ..Past::default() };
+            past.saw(Some(0.1), now, second, failback);
+            past.presence = Presence::Returning { since: now, flaps: 0 };
+            // Who answers nothing any more is at the end of it, too.
+            let answers = answers.into_iter().chain(std::iter::repeat(None));
+            let shares: Vec<f64> = answers
+                .map_while(|typical| {
+                    now += second;
+                    past.saw(typical, now, second, failback);
+                    past.presence = past.presence.observe(true, false, now, failback);
+                    (past.presence != Presence::Whole).then(|| past.fraction(now, failback))
+                })
+                .collect();
+            let begun = shares.iter().position(|share| *share > 0.05).unwrap();
+            let done = shares.iter().rposition(|share| *share < 0.95).unwrap() + 1;
+            prop_assert!(done - begun >= 10, "{begun} to {done}: {shares:?}");
+        }
+    }
+
+    /// What its endpoints typically took in one second: nothing, as long as usual, or up to a thousand times as long.
+    fn answer() -> impl proptest::strategy::Strategy<Value = Option<f32>> {
+        prop_oneof![Just(None), Just(Some(0.1)), (0.0f32..3.0).prop_map(|power| Some(0.1 * 10.0f32.powf(power)))]
     }
 
     #[test]
