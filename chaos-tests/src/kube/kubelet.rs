@@ -104,14 +104,14 @@ where
         Err(error) => {
             let why = format!("\u{1}error forwarding port {port} to pod {pod}: {error}");
             socket.send(Message::binary(why.into_bytes())).await?;
-            return Ok(socket.close(None).await?);
+            return close(socket).await;
         }
     };
     let mut buffer = vec![0; 16 * 1024];
     loop {
         tokio::select! {
             read = stream.read(&mut buffer) => match read? {
-                0 => return Ok(socket.close(None).await?),
+                0 => return close(socket).await,
                 read => socket.send(Message::binary([&[DATA], &buffer[..read]].concat())).await?,
             },
             message = socket.next() => match message {
@@ -121,4 +121,15 @@ where
             },
         }
     }
+}
+
+/// Says goodbye and reads to the end: to leave with something unread would reset the connection, and the API server may
+/// then drop what was said last.
+async fn close<S>(mut socket: WebSocketStream<S>) -> anyhow::Result<()>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    socket.close(None).await?;
+    while let Some(Ok(_)) = socket.next().await {}
+    Ok(())
 }
