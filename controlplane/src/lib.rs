@@ -17,7 +17,9 @@ pub mod publishing;
 pub mod readiness;
 pub mod resources;
 mod run;
+mod slots;
 pub mod source;
+mod telling;
 pub mod topology_file;
 pub mod xds;
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use portolan_federation::disk::Disk;
-use portolan_federation::model::{Local, PolicyStanding};
 use portolan_federation::net::{Listener, Net};
 use portolan_federation::nodes::Nodes;
 use portolan_federation::tls::{CredentialsError, Incoming, Refusals, Rule};
@@ -42,9 +41,11 @@ use crate::lrs::store::LoadStore;
 use crate::ports::{self, Http, Only, PortError};
 use crate::publishing::Publishing;
 use crate::readiness::Readiness;
+use crate::slots::changed;
 use crate::source::damped;
 use crate::source::files::{FilesError, FilesSource};
 use crate::source::kube::KubeSource;
+use crate::telling::{self, Telling};
 use crate::topology_file::{TopologyError, TopologyFile, TopologyStatus};
 use crate::xds::csds::ClientStatus;
 use crate::xds::server::{XdsServer, transport};
@@ -254,8 +255,6 @@ pub async fn start(
         Some((kube, _)) => exports::follow(&kube.client, kube.exporting, &forbidden),
         None => watch::channel(Arc::new(Exports::everything())).1,
     };
-    let publish = told(source.services.clone(), exports.clone(), own_demand, topology.clone(), standing);
-    federation.publish(publish);
     let catalog = LiveCatalog::new(config.cluster.clone(), &streams, disk, Timestamp::now());
     let (imported, imports) = watch::channel(BTreeSet::new());
     federation.want(both(catalog.wanted(), imports));
@@ -271,6 +270,16 @@ pub async fn start(
         metrics: metrics_at,
     };
     let server = XdsServer::new(catalog.clone(), topology.clone(), config.cluster.clone());
+    let (nacked_slot, nacked) = watch::channel(0);
+    tokio::spawn(telling::count_nacked(server.clients().clone(), nacked_slot));
+    federation.publish(telling::start(Telling {
+        services: source.services.clone(),
+        exports: exports.clone(),
+        demand: own_demand,
+        nacked,
+        topology: topology.clone(),
+        policy: standing,
+    }));
     let gateways = Gateways::start(gateway::live::Inputs {
         cluster: config.cluster.clone(),
         topology: topology.clone(),
@@ -404,45 +413,6 @@ fn both(
     receiver
 }
 
-/// What this cluster tells the others.
-fn told(
-    mut services: watch::Receiver<Arc<LocalServices>>,
-    mut exports: watch::Receiver<Arc<Exports>>,
-    mut demand: watch::Receiver<Arc<Demand>>,
-    mut topology: watch::Receiver<Arc<Topology>>,
-    mut policy: watch::Receiver<policy::Standing>,
-) -> watch::Receiver<Arc<Local>> {
-    let (slot, receiver) = watch::channel(Arc::default());
-    tokio::spawn(async move {
-        loop {
-            let exported = exports.borrow_and_update().clone();
-            let local = Local {
-                services: exported.of(&services.borrow_and_update()),
-                exports: exported.services.clone(),
-                demand: demand.borrow_and_update().as_ref().clone(),
-                topology_hash: topology.borrow_and_update().hash,
-                policy: standing(&policy.borrow_and_update()),
-                // A control plane that ends says nothing of its cluster's endpoints.
-                failed: false,
-            };
-            slot.send_replace(Arc::new(local));
-            tokio::select! {
-                () = changed(&mut services) => {}
-                () = changed(&mut exports) => {}
-                () = changed(&mut demand) => {}
-                () = changed(&mut topology) => {}
-                () = changed(&mut policy) => {}
-                () = slot.closed() => return,
-            }
-        }
-    });
-    receiver
-}
-
-fn standing(standing: &policy::Standing) -> Option<PolicyStanding> {
-    standing.role.map(|role| PolicyStanding { revision: standing.revision, role })
-}
-
 /// The policy in force; `None` until this node belongs to the group, unless nobody votes: then there is none.
 fn loaded_policy(
     policy: &policy::Policy,
@@ -473,11 +443,4 @@ fn loaded_policy(
         }
     });
     receiver
-}
-
-/// Waits for the next value; a stream that has ended never has one.
-async fn changed<T>(stream: &mut watch::Receiver<T>) {
-    if stream.changed().await.is_err() {
-        pending().await
-    }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use common::{AdsClient, LIMIT, Site, get, get_json, spoil, start};
 use portolan_client::Channel;
 use portolan_client::xds::bootstrap::{Bootstrap, Origin};
+use portolan_controlplane::Running;
 use portolan_federation::disk::MemoryDisk;
 use serde_json::json;
 use tonic::transport::Server;
@@ -63,6 +64,57 @@ async fn another_clusters_endpoints_arrive_on_demand_and_outlive_its_control_pla
     let lines = client.until(|lines| lines.len() == 2).await;
     assert_eq!(lines.iter().map(|line| line.split(' ').nth(3).unwrap()).collect::<Vec<_>>(), ["10.0.0.1", "10.1.0.1"]);
     east.stop().await;
+}
+
+/// How many clients of the control plane of `cluster` refuse something, as `of` says.
+async fn nacked(of: &Running, cluster: &str) -> Option<u64> {
+    let status = get_json(of, "/api/v1/status").await;
+    let shown = status["clusters"].as_array().unwrap().iter().find(|shown| shown["name"] == cluster).unwrap();
+    shown["nacked"].as_u64()
+}
+
+async fn until_nacked(of: &Running, cluster: &str, wanted: u64) {
+    let seen = async {
+        while nacked(of, cluster).await != Some(wanted) {
+            // It comes by gossip, which has no event that shows here.
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let seen = tokio::time::timeout(LIMIT, seen).await;
+    seen.unwrap_or_else(|_| panic!("{cluster} never has {wanted} clients that refuse"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_refuses_is_counted_wherever_status_is_asked() {
+    let mut site = Site::new().await;
+    site.write("east-a", &[("e1", "10.0.0.1", true)]);
+    let east = site.start("east-a").await;
+    let west = site.start("west-a").await;
+    let mut client = AdsClient::connect(&east, "e1", "a.shop:8080").await;
+    let mut content = AdsClient::connect(&east, "e1", "a.shop:8080").await;
+    client.next().await;
+    content.next().await;
+    until_nacked(&west, "east-a", 0).await;
+    site.write("east-a", &[("e1", "10.0.0.2", true)]);
+    client.refuse().await;
+    content.next().await;
+    until_nacked(&west, "east-a", 1).await;
+    until_nacked(&east, "east-a", 1).await;
+    assert_eq!(nacked(&west, "west-a").await, Some(0));
+    let status = get_json(&east, "/api/v1/status").await;
+    assert_eq!((&status["clients"], &status["clientsRefusing"]), (&json!(2), &json!(1)));
+    // It takes what comes next…
+    site.write("east-a", &[("e1", "10.0.0.3", true)]);
+    client.until(|lines| lines.iter().any(|line| line.ends_with("10.0.0.3"))).await;
+    until_nacked(&west, "east-a", 0).await;
+    // … and whoever has gone refuses nothing any more.
+    site.write("east-a", &[("e1", "10.0.0.4", true)]);
+    client.refuse().await;
+    until_nacked(&west, "east-a", 1).await;
+    drop(client);
+    until_nacked(&west, "east-a", 0).await;
+    east.stop().await;
+    west.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -121,6 +121,7 @@ pub struct Federation {
     refusals: Arc<Refusals>,
     policy: Policy,
     demand: watch::Receiver<Arc<Demand>>,
+    nacked: watch::Receiver<u32>,
     shared: Arc<Shared>,
     _stop: DropGuard,
     _tasks: Vec<AbortOnDropHandle<()>>,
@@ -155,6 +156,12 @@ impl Federation {
     #[must_use]
     pub fn demand(&self) -> watch::Receiver<Arc<Demand>> {
         self.demand.clone()
+    }
+
+    /// How many clients of the whole cluster refuse what they were sent, whichever node they are connected to.
+    #[must_use]
+    pub fn nacked(&self) -> u32 {
+        *self.nacked.borrow()
     }
 
     /// The nodes of our cluster, in their order.
@@ -249,7 +256,7 @@ pub async fn start(
         nodes: node_event_queue,
         election: nodes.election,
     };
-    let (demand, needs) = (hub.demand(), hub.needs());
+    let (demand, nacked, needs) = (hub.demand(), hub.nacked(), hub.needs());
     let place = place_of(&topology.borrow(), &shared.cluster);
     let lists = ListService::new(shared.clone(), hub.published(), place);
 
@@ -277,5 +284,5 @@ pub async fn start(
         AbortOnDropHandle::new(tokio::spawn(hub.run(inputs))),
     ];
     let _stop = stop.drop_guard();
-    Ok(Federation { commands, remote, peer_addr, refusals, policy, demand, shared, _stop, _tasks: tasks })
+    Ok(Federation { commands, remote, peer_addr, refusals, policy, demand, nacked, shared, _stop, _tasks: tasks })
 }

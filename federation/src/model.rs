@@ -19,6 +19,8 @@ pub struct Local {
     pub exports: Arc<BTreeMap<ServiceId, Export>>,
     /// First attempts per second of its clients, by service and source zone, quantised by the one who measures.
     pub demand: BTreeMap<(ServiceId, Option<ZoneName>), f64>,
+    /// How many of its clients refuse what they were sent.
+    pub nacked: u32,
     /// The content hash of the topology it runs.
     pub topology_hash: u64,
     /// Where it stands in the Raft group, once that is known.
@@ -57,6 +59,8 @@ pub struct RemoteCluster {
     pub services: BTreeMap<ServiceId, RemoteService>,
     /// Its clients' demand, by service and source zone.
     pub demand: BTreeMap<(ServiceId, Option<ZoneName>), f64>,
+    /// How many of its control plane's clients refuse what they were sent; `None`: it does not say.
+    pub nacked: Option<u32>,
 }
 
 /// Where a cluster stands in the Raft group.

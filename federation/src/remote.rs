@@ -27,6 +27,7 @@ pub(crate) fn cluster(name: &ClusterName, facts: &Facts, liveness: Liveness, hea
         policy: None,
         services: BTreeMap::new(),
         demand: BTreeMap::new(),
+        nacked: None,
     };
     let none = || RemoteService { ports: Vec::new(), zones: BTreeMap::new(), export: None };
     for (key, body) in facts.live() {
@@ -46,6 +47,7 @@ pub(crate) fn cluster(name: &ClusterName, facts: &Facts, liveness: Liveness, hea
             (Key::About, Body::About(about)) => {
                 cluster.topology_hash = Some(about.topology_hash);
                 cluster.policy = about.policy.as_ref().and_then(policy);
+                cluster.nacked = about.nacked;
             }
             _ => {}
         }
@@ -99,4 +101,44 @@ fn policy(policy: &proto::Policy) -> Option<PolicyStanding> {
         proto::Role::Unspecified => return None,
     };
     Some(PolicyStanding { revision: policy.revision, role })
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+    use crate::gossip::facts::Incoming;
+    use crate::gossip::publish::Publisher;
+    use crate::model::Local;
+
+    /// What the others see of a cluster whose `about` passed through `on_the_way`.
+    fn seen(local: &Local, on_the_way: impl Fn(&mut proto::About)) -> RemoteCluster {
+        let mut facts = Facts::default();
+        for said in Publisher::new(proto::Publisher { epoch: 1, incarnation: 1 }).update(local) {
+            let mut value = said.value;
+            if let Some(Body::About(about)) = &mut value.body {
+                on_the_way(about);
+            }
+            let raw = value.encode_to_vec();
+            let value = proto::Value::decode(raw.as_slice()).unwrap();
+            facts.apply(Incoming { key: said.key, value, raw: raw.into() });
+        }
+        cluster(&"a".parse().unwrap(), &facts, Liveness::Fresh, None)
+    }
+
+    #[test]
+    fn what_a_cluster_says_of_itself_arrives() {
+        let policy = PolicyStanding { revision: 42, role: Role::Voter };
+        let local = Local { topology_hash: 7, policy: Some(policy), nacked: 3, ..Local::default() };
+        let seen = seen(&local, |_| {});
+        assert_eq!((seen.topology_hash, seen.policy, seen.nacked), (Some(7), Some(policy), Some(3)));
+    }
+
+    #[test]
+    fn of_an_older_peer_it_is_not_known_how_many_clients_refuse() {
+        let local = Local { topology_hash: 7, nacked: 3, ..Local::default() };
+        let seen = seen(&local, |about| about.nacked = None);
+        assert_eq!((seen.topology_hash, seen.nacked), (Some(7), None));
+    }
 }

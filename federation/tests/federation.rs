@@ -136,6 +136,18 @@ async fn a_cluster_that_says_it_failed_is_failed() {
 }
 
 #[tokio::test]
+async fn the_others_know_how_many_clients_of_a_cluster_refuse() {
+    let mut ground = Ground::new(&["a", "b"]).await;
+    let a = ground.start("a").await;
+    let mut b = ground.start("b").await;
+    for nacked in [0, 2, 0] {
+        a.local.send_replace(Arc::new(Local { nacked, ..(*local(&[("checkout", 1, 1)])).clone() }));
+        b.until("what a says", |remote| remote.clusters[&cluster("a")].nacked == Some(nacked)).await;
+        assert_eq!(a.federation.nacked(), nacked);
+    }
+}
+
+#[tokio::test]
 async fn strangers_are_refused_and_peers_go_on() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

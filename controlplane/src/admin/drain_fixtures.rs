@@ -63,6 +63,7 @@ pub(super) fn inputs(ready: &[&str], failed: &[&str]) -> Inputs {
             services: [(id.clone(), RemoteService { ports: ports.clone(), zones: BTreeMap::new(), export: None })]
                 .into(),
             demand: BTreeMap::new(),
+            nacked: None,
         });
         let fact = Fact { endpoints: EndpointCounts { total: 1, ready: 1, ..Default::default() }, ..Fact::default() };
         told.services.get_mut(&id).unwrap().zones.insert(zone, fact);

@@ -65,7 +65,7 @@ pub struct Status {
     /// How many streams of xDS clients are open.
     pub clients: usize,
     /// How many of them refuse what they were sent.
-    pub clients_refusing: usize,
+    pub clients_refusing: u32,
 }
 
 /// How the xDS port is protected.
@@ -165,6 +165,9 @@ pub struct ClusterShown {
     pub policy: Option<PolicyOfCluster>,
     /// The first digits of the hash of the topology that it runs.
     pub topology: Option<String>,
+    /// How many clients of its control plane refuse what they were sent; `None`: it does not say.
+    #[serde(default)]
+    pub nacked: Option<u32>,
 }
 
 /// Where a cluster stands in the policy group.

@@ -156,7 +156,7 @@ impl Admin {
         }
         let set = policy.set().borrow().clone();
         let inputs = self.catalog.inputs();
-        Ok(read(Known { set: &set, inputs: &inputs, now: Timestamp::now() }))
+        Ok(read(Known { set: &set, inputs: &inputs, nacked: self.federation.nacked(), now: Timestamp::now() }))
     }
 
     /// Checks a change against how things are, and writes it.

@@ -20,6 +20,8 @@ pub(super) struct Known<'a> {
     /// What our own cluster has applied.
     pub(super) set: &'a PolicySet,
     pub(super) inputs: &'a Inputs,
+    /// How many clients of our own cluster refuse what they were sent.
+    pub(super) nacked: u32,
     pub(super) now: Timestamp,
 }
 
@@ -58,12 +60,15 @@ struct Condition {
     message: Option<String>,
 }
 
-/// A cluster, and the policy revision that it has applied, once it has said so.
+/// A cluster, the policy revision that it has applied, and how many of its clients refuse what they were sent; both once
+/// it has said so.
 #[derive(Serialize)]
 struct ClusterStatus {
     name: ClusterName,
     #[serde(skip_serializing_if = "Option::is_none")]
     revision: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nacked: Option<u32>,
 }
 
 impl Known<'_> {
@@ -109,12 +114,16 @@ impl Known<'_> {
     }
 
     fn clusters(&self) -> Vec<ClusterStatus> {
-        let revision = |name: &ClusterName| match self.inputs.remote.clusters.get(name) {
-            _ if *name == self.inputs.cluster => Some(self.set.revision),
-            other => other?.policy.map(|standing| standing.revision),
+        let said = |name: &ClusterName| match self.inputs.remote.clusters.get(name) {
+            _ if *name == self.inputs.cluster => (Some(self.set.revision), Some(self.nacked)),
+            Some(other) => (other.policy.map(|standing| standing.revision), other.nacked),
+            None => (None, None),
         };
-        let names = self.inputs.topology.clusters().map(|cluster| &cluster.name);
-        names.map(|name| ClusterStatus { name: name.clone(), revision: revision(name) }).collect()
+        let status = |name: &ClusterName| {
+            let (revision, nacked) = said(name);
+            ClusterStatus { name: name.clone(), revision, nacked }
+        };
+        self.inputs.topology.clusters().map(|cluster| status(&cluster.name)).collect()
     }
 
     /// The topology may have changed since the object was checked.
@@ -251,6 +260,7 @@ spec:
             policy: told.map(|revision| PolicyStanding { revision, role: Role::Learner }),
             services: BTreeMap::new(),
             demand: BTreeMap::new(),
+            nacked: told.map(|_| 3),
         };
         let clusters = [(other.name.clone(), Arc::new(other))].into();
         let inputs = Inputs {
@@ -263,7 +273,7 @@ spec:
             gateways: Arc::default(),
         };
         let now = Timestamp::UNIX_EPOCH + Duration::from_secs(1_000);
-        let known = Known { set: &set, inputs: &inputs, now };
+        let known = Known { set: &set, inputs: &inputs, nacked: 1, now };
         known.all().into_iter().map(|object| object["status"].clone()).collect()
     }
 
@@ -285,7 +295,9 @@ spec:
                     {"type": "Accepted", "status": "True", "reason": "Accepted"},
                     {"type": "Programmed", "status": "True", "reason": "AllClusters"},
                 ],
-                "clusters": [{"name": "use1-a", "revision": 1}, {"name": "use1-b", "revision": 1}],
+                "clusters": [
+                    {"name": "use1-a", "revision": 1, "nacked": 1}, {"name": "use1-b", "revision": 1, "nacked": 3},
+                ],
             })
         );
     }

@@ -25,9 +25,6 @@ impl Admin {
     pub(super) fn status(&self) -> Status {
         let inputs = self.catalog.inputs();
         let standing = self.federation.policy().standing().borrow().clone();
-        let streams = self.xds.clients().snapshot();
-        let refuses =
-            |client: &&ClientState| client.subscriptions.values().any(|subscription| subscription.nack.is_some());
         let mut source = self.source.status.borrow().as_ref().clone();
         for (kind, why) in self.forbidden.kinds().borrow().iter() {
             source.errors.entry(kind.clone()).or_insert_with(|| why.clone());
@@ -63,8 +60,8 @@ impl Admin {
             duplicates: self.catalog.duplicates(),
             gateways: gateways.gateways.iter().map(|(name, status)| (name.to_string(), status.clone())).collect(),
             gateway_troubles: gateways.troubles(),
-            clients: streams.len(),
-            clients_refusing: streams.iter().filter(refuses).count(),
+            clients: self.xds.clients().len(),
+            clients_refusing: self.xds.clients().nacked(),
         }
     }
 
@@ -104,6 +101,7 @@ impl Admin {
                 .role
                 .map(|role| PolicyOfCluster { revision: standing.revision, role: role_name(role).to_owned() }),
             topology: Some(inputs.topology.short_hash()),
+            nacked: Some(self.federation.nacked()),
         }
     }
 
@@ -131,6 +129,7 @@ impl Admin {
             utilization_percent: remote.and_then(|remote| utilization(remote)),
             policy: remote.and_then(|remote| remote.policy).map(standing_shown),
             topology: hash.map(short),
+            nacked: remote.and_then(|remote| remote.nacked),
         }
     }
 

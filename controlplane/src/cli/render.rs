@@ -21,7 +21,7 @@ const NONE: &str = "–";
 pub(super) fn status(status: &Status, wide: bool) -> String {
     let mut header = vec!["CLUSTER", "REGION", "STATE", "HEARD", "READY", "UTIL", "POLICY", "TOPOLOGY"];
     if wide {
-        header.extend(["SERVICES", "COMPLETE"]);
+        header.extend(["SERVICES", "COMPLETE", "NACKED"]);
     }
     let rows: Vec<_> = status.clusters.iter().map(|cluster| cluster_row(cluster, wide)).collect();
     let mut text = table(&header, &rows);
@@ -58,7 +58,11 @@ fn cluster_row(cluster: &ClusterShown, wide: bool) -> Vec<String> {
         cluster.topology.clone().unwrap_or_else(|| NONE.to_owned()),
     ];
     if wide {
-        row.extend([cluster.services.to_string(), if cluster.complete { "yes" } else { "no" }.to_owned()]);
+        row.extend([
+            cluster.services.to_string(),
+            if cluster.complete { "yes" } else { "no" }.to_owned(),
+            cluster.nacked.map_or(NONE.to_owned(), |clients| clients.to_string()),
+        ]);
     }
     row
 }
@@ -128,6 +132,13 @@ fn notes(status: &Status) -> Vec<String> {
         }
         if cluster.topology.as_ref().is_some_and(|theirs| *theirs != status.topology.hash) {
             notes.push(format!("{}: it runs another topology than we do", cluster.name));
+        }
+    }
+    for cluster in &status.clusters {
+        // Those of the control plane that answers are told apart, below.
+        let here = if cluster.own { status.clients_refusing } else { 0 };
+        if let Some(refusing) = cluster.nacked.filter(|refusing| *refusing > here) {
+            notes.push(format!("{}: {refusing} of its clients refuse what they were sent", cluster.name));
         }
     }
     notes.extend(node_notes(&status.nodes));

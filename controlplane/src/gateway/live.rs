@@ -2,7 +2,6 @@
 //! backend, and hands what comes of it to those who serve it.
 
 use std::collections::BTreeMap;
-use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +23,7 @@ use crate::catalog::served::{Catalog, Query, Served};
 use crate::resources::cache::ResourceCache;
 use crate::resources::gateway::GatewayResources;
 use crate::resources::gateway::book::GatewayBook;
+use crate::slots::changed;
 
 /// The longest wait for the first complete listing before services are served as if none had routes.
 const SETTLE: Duration = Duration::from_secs(30);
@@ -97,13 +97,6 @@ async fn run(mut inputs: Inputs, statuses: watch::Sender<Arc<Statuses>>) {
                 inputs.services.replace_routes(&inputs.cluster, BTreeMap::new());
             }
         }
-    }
-}
-
-/// Waits for the next value; a stream that has ended never has one.
-async fn changed<T>(stream: &mut watch::Receiver<T>) {
-    if stream.changed().await.is_err() {
-        pending().await
     }
 }
 

@@ -1,6 +1,7 @@
 //! Who is connected and what they have: for `portolan clients` and metrics.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use envoy_types::pb::envoy::config::core::v3::Node;
@@ -75,6 +76,8 @@ pub struct SubscriptionState {
 #[derive(Default)]
 pub struct ClientsRegistry {
     streams: Mutex<Streams>,
+    /// Streams whose client refuses what it was sent.
+    nacked: AtomicU32,
 }
 
 #[derive(Default)]
@@ -136,6 +139,12 @@ impl ClientsRegistry {
         self.streams.lock().open.len()
     }
 
+    /// How many of them refuse something that they were sent.
+    #[must_use]
+    pub fn nacked(&self) -> u32 {
+        self.nacked.load(Ordering::Relaxed)
+    }
+
     /// Whether nobody is connected.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -159,7 +168,7 @@ impl ClientsRegistry {
         streams.last += 1;
         let number = streams.last;
         streams.open.insert(number, stream);
-        Registered { registry: self.clone(), stream: number }
+        Registered { registry: self.clone(), stream: number, nacks: false }
     }
 }
 
@@ -182,6 +191,11 @@ impl Standings {
             stands.since = now;
         }
         stands.standing = standing;
+    }
+
+    /// Whether the client refuses something that it was sent.
+    pub(super) fn nacks(&self) -> bool {
+        self.kinds.iter().flatten().any(|stands| stands.standing.nack.is_some())
     }
 
     /// What is shown of the subscription of `kind`, which has these names; `None`: there is none.
@@ -231,6 +245,8 @@ fn milliseconds(from: Instant, to: Instant) -> u64 {
 pub(super) struct Registered {
     registry: Arc<ClientsRegistry>,
     stream: u64,
+    /// Whether it is counted among those that refuse something.
+    nacks: bool,
 }
 
 impl Registered {
@@ -238,10 +254,21 @@ impl Registered {
     pub(super) fn stream(&self) -> u64 {
         self.stream
     }
+
+    /// Says whether the stream's client refuses something that it was sent.
+    pub(super) fn set_nacks(&mut self, nacks: bool) {
+        let count = &self.registry.nacked;
+        match (std::mem::replace(&mut self.nacks, nacks), nacks) {
+            (false, true) => count.fetch_add(1, Ordering::Relaxed),
+            (true, false) => count.fetch_sub(1, Ordering::Relaxed),
+            _ => return,
+        };
+    }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
+        self.set_nacks(false);
         self.registry.streams.lock().open.remove(&self.stream);
     }
 }

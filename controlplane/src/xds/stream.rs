@@ -303,7 +303,7 @@ impl<V: Wire> State<V> {
             }
         }
         self.follow(kind, changes);
-        self.standings.note(kind, self.protocol.standing(kind), now);
+        self.note(kind, now);
         if self.protocol.is_dirty() {
             // A client waits for its answer.
             self.flush_at = Some(now);
@@ -339,7 +339,7 @@ impl<V: Wire> State<V> {
             let changes = self.protocol.set_members(kind, resources.members(kind));
             if !changes.is_empty() {
                 self.follow(kind, changes);
-                self.standings.note(kind, self.protocol.standing(kind), Instant::now());
+                self.note(kind, Instant::now());
             }
         }
         for kind in Kind::ALL {
@@ -383,16 +383,20 @@ impl<V: Wire> State<V> {
         if self.waiting.len() > 0 {
             self.last_flush = Some(now);
         }
-        let responses = self.waiting.as_slice();
-        for response in responses {
-            self.standings.note(response.kind, self.protocol.standing(response.kind), now);
+        for response in 0..self.waiting.len() {
+            self.note(self.waiting.as_slice()[response].kind, now);
         }
         for (kind, before) in before {
             // A client that came back may hold everything, so that there is nothing to send.
-            let standing = self.protocol.standing(kind);
-            if standing.sent != before {
-                self.standings.note(kind, standing, now);
+            if self.protocol.standing(kind).sent != before {
+                self.note(kind, now);
             }
         }
+    }
+
+    /// Notes how the subscription of `kind` stands at `now`.
+    fn note(&mut self, kind: Kind, now: Instant) {
+        self.standings.note(kind, self.protocol.standing(kind), now);
+        self.registered.set_nacks(self.standings.nacks());
     }
 }

@@ -11,6 +11,7 @@ use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
+use envoy_types::pb::google::rpc::Status;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
@@ -171,6 +172,20 @@ impl AdsClient {
         let ack = DiscoveryRequest { resource_names: vec![assignment.cluster_name.clone()], ..ack };
         self.requests.send(ack).await.unwrap();
         assignment.endpoints.iter().map(line).collect()
+    }
+
+    /// Refuses the next assignment.
+    pub(crate) async fn refuse(&mut self) {
+        let response = tokio::time::timeout(LIMIT, self.responses.message()).await.unwrap().unwrap().unwrap();
+        let assignment = ClusterLoadAssignment::decode(response.resources[0].value.as_slice()).unwrap();
+        let nack = DiscoveryRequest {
+            type_url: EDS.into(),
+            response_nonce: response.nonce,
+            resource_names: vec![assignment.cluster_name],
+            error_detail: Some(Status { code: 3, message: "I do not like it".into(), details: Vec::new() }),
+            ..DiscoveryRequest::default()
+        };
+        self.requests.send(nack).await.unwrap();
     }
 
     /// Waits for an assignment that is as wanted.

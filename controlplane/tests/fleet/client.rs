@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::address::Address;
@@ -13,6 +14,7 @@ use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use envoy_types::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, LbEndpoint};
 use envoy_types::pb::envoy::service::discovery::v3::DiscoveryRequest;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use envoy_types::pb::google::rpc::Status;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use portolan_federation::tls::{self, Credentials};
@@ -47,6 +49,8 @@ pub struct Client {
     pub zone: &'static str,
     pub service: &'static str,
     pub told: Told,
+    /// Whether it refuses what it is told.
+    pub refuses: Arc<AtomicBool>,
 }
 
 impl Client {
@@ -76,7 +80,12 @@ impl Client {
                 let assignment = ClusterLoadAssignment::decode(&*resource.value)?;
                 self.told.lock().push(read(&assignment));
             }
-            request.version_info = response.version_info;
+            request.error_detail = None;
+            if self.refuses.load(Ordering::Relaxed) {
+                request.error_detail = Some(Status { code: 3, message: "no".to_owned(), details: Vec::new() });
+            } else {
+                request.version_info = response.version_info;
+            }
             request.response_nonce = response.nonce;
             requests.send(request.clone()).await?;
         }

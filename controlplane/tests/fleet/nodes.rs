@@ -1,5 +1,6 @@
 //! Several nodes of one cluster: one publishes, another takes over, and clients notice nothing.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use portolan_federation::policy::{Outcome, WriteError};
@@ -88,6 +89,22 @@ fn policy_is_written_and_read_at_any_node() {
     assert_eq!(fleet.revision("a-2"), Some(revision), "whoever was asked has it");
     fleet.until("every node has it", |fleet| NODES.iter().all(|node| fleet.revision(node) == Some(revision)));
     assert_eq!(fleet.policy("a-1"), fleet.policy("a"));
+}
+
+#[test]
+fn the_clients_of_all_nodes_that_refuse_are_counted_together() {
+    let mut fleet = Fleet::settled_with(18, &NODES);
+    assert_eq!(fleet.remote("b", "a").unwrap().nacked, Some(0));
+    fleet.refuses.store(true, Ordering::Relaxed);
+    fleet.write("a-2", POLICY);
+    fleet.until("b knows of the clients of all three", |fleet| fleet.remote("b", "a").unwrap().nacked == Some(3));
+    fleet.until("each node knows, too", |fleet| NODES.iter().all(|node| fleet.nacked(node) == Some(3)));
+    let follower = *others(publisher(&fleet)).iter().find(|node| **node != "a").unwrap();
+    fleet.crash(follower);
+    fleet.until("those of a dead node are not counted", |fleet| fleet.remote("b", "a").unwrap().nacked == Some(2));
+    fleet.refuses.store(false, Ordering::Relaxed);
+    fleet.write("a", &POLICY.replace("weight: 20", "weight: 30"));
+    fleet.until("they take what comes next", |fleet| fleet.remote("b", "a").unwrap().nacked == Some(0));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -135,6 +135,8 @@ pub struct Fleet {
     sim: Sim<'static>,
     planes: BTreeMap<&'static str, (Arc<Plane>, mpsc::UnboundedSender<Write>)>,
     told: BTreeMap<&'static str, Told>,
+    /// Whether the clients refuse what they are told.
+    pub refuses: Arc<AtomicBool>,
     /// Which node of `a` publishes.
     pub lease: Arc<SimLease>,
     /// The endpoints of each region, as its own source lists them.
@@ -193,7 +195,7 @@ impl Fleet {
             endpoints.insert(region.to_owned(), addresses);
         }
         let credentials = Credentials::from_files(&certs::client_files(certificates.path())).unwrap();
-        let credentials = Arc::new(credentials);
+        let (credentials, refuses) = (Arc::new(credentials), Arc::new(AtomicBool::default()));
         for node in nodes {
             let slot = Told::default();
             let client = Client {
@@ -203,6 +205,7 @@ impl Fleet {
                 zone: "us-1",
                 service: "checkout.shop:8080",
                 told: slot.clone(),
+                refuses: refuses.clone(),
             };
             told.insert(*node, slot);
             // The client of a control plane that dies is not asked how it liked that.
@@ -211,7 +214,7 @@ impl Fleet {
                 if several { Ok(()) } else { ended }
             });
         }
-        Self { sim, planes, told, lease, endpoints, topology, _certificates: certificates }
+        Self { sim, planes, told, refuses, lease, endpoints, topology, _certificates: certificates }
     }
 
     /// A fleet whose clusters all know each other, with a policy group, whose client has everything.
@@ -253,6 +256,11 @@ impl Fleet {
     pub fn remote(&self, of: &str, other: &str) -> Option<Arc<RemoteCluster>> {
         let view = self.planes[of].0.view.lock().clone()?;
         view.remote.borrow().clusters.get(&ClusterName::new(other).unwrap()).cloned()
+    }
+
+    /// How many clients of its whole cluster refuse something, as the control plane of `of` has it.
+    pub fn nacked(&self, of: &str) -> Option<u32> {
+        Some(self.planes[of].0.view.lock().clone()?.federation.nacked())
     }
 
     /// How much the control plane of `of` trusts what it knows of `other`.

@@ -136,7 +136,12 @@ fn about(local: &Local) -> Body {
     };
     let policy =
         local.policy.map(|PolicyStanding { revision, role: is }| proto::Policy { revision, role: role(is).into() });
-    Body::About(proto::About { topology_hash: local.topology_hash, policy, failed: local.failed })
+    Body::About(proto::About {
+        topology_hash: local.topology_hash,
+        policy,
+        failed: local.failed,
+        nacked: Some(local.nacked),
+    })
 }
 
 fn export(export: &Export) -> proto::Export {

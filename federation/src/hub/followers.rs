@@ -7,7 +7,7 @@ use portolan_topology::names::{ClusterName, NodeName, ServicePort};
 use crate::gossip::facts::{Facts, Incoming};
 use crate::lists::subscribe::ListEvent;
 use crate::nodes::frames::{self, Needs};
-use crate::nodes::{Demand, Outbox};
+use crate::nodes::{OfClients, Outbox};
 use crate::proto;
 use crate::proto::follow_response::Frame;
 
@@ -67,10 +67,13 @@ impl Followers {
         self.all.get(node).map(|follower| follower.needs.lists.clone()).unwrap_or_default()
     }
 
-    /// Adds what their clients ask for to `demand`.
-    pub(super) fn add_demand(&self, demand: &mut Demand) {
-        for (key, rate) in self.all.values().flat_map(|follower| &follower.needs.demand) {
-            *demand.entry(key.clone()).or_default() += rate;
+    /// Adds their clients to `total`.
+    pub(super) fn add_clients(&self, total: &mut OfClients) {
+        for OfClients { demand, nacked } in self.all.values().map(|follower| &follower.needs.clients) {
+            for (key, rate) in demand {
+                *total.demand.entry(key.clone()).or_default() += rate;
+            }
+            total.nacked = total.nacked.saturating_add(*nacked);
         }
     }
 

@@ -31,7 +31,7 @@ use crate::liveness::{Monitor, Round};
 use crate::model::{Local, Remote, RemoteCluster};
 use crate::net::Net;
 use crate::nodes::frames::Needs;
-use crate::nodes::{Demand, Election, NeedsSlot, NodeEvent, Tenure};
+use crate::nodes::{Demand, Election, NeedsSlot, NodeEvent, OfClients, Tenure};
 use crate::peers::{PeerEvent, Remembered, Shared};
 use crate::store::Records;
 use crate::{proto, remote};
@@ -108,6 +108,8 @@ pub(crate) struct Hub {
     own_wanted: BTreeSet<ServicePort>,
     /// What the clients of the whole cluster ask for.
     demand: watch::Sender<Arc<Demand>>,
+    /// How many of them refuse what they were sent.
+    nacked: watch::Sender<u32>,
     /// What our own clients need of the publisher.
     needs: watch::Sender<Arc<Needs>>,
     followers: Followers,
@@ -157,6 +159,7 @@ impl Hub {
             local: Arc::default(),
             own_wanted: BTreeSet::new(),
             demand: watch::Sender::default(),
+            nacked: watch::Sender::default(),
             needs: watch::Sender::default(),
             followers: Followers::default(),
             followed: Followed::default(),
@@ -223,7 +226,7 @@ impl Hub {
                 () = next(&mut local) => if let Some(local) = &mut local {
                     self.local = local.borrow_and_update().clone();
                     self.republish = true;
-                    self.demand_changed();
+                    self.clients_changed();
                 },
                 () = next(&mut wanted) => if let Some(wanted) = &mut wanted {
                     self.own_wanted = wanted.borrow_and_update().clone();
@@ -300,12 +303,13 @@ impl Hub {
     }
 
     async fn publish(&mut self, node: Option<&mut Node>) {
+        let OfClients { demand, nacked } = self.total();
         let (Some(node), Some(publisher)) = (node, &mut self.publisher) else { return };
         // The run at hand speaks for the last epoch; all is said again once that of the next has begun.
         if self.raised.is_some() {
             return;
         }
-        let local = Local { demand: self.demand.borrow().as_ref().clone(), ..Local::clone(&self.local) };
+        let local = Local { demand, nacked, ..Local::clone(&self.local) };
         let outgoing = publisher.update(&local);
         if !outgoing.is_empty() {
             node.set(&outgoing).await;
@@ -450,6 +454,11 @@ impl Hub {
     /// What the clients of the whole cluster ask for.
     pub(crate) fn demand(&self) -> watch::Receiver<Arc<Demand>> {
         self.demand.subscribe()
+    }
+
+    /// How many clients of the whole cluster refuse what they were sent.
+    pub(crate) fn nacked(&self) -> watch::Receiver<u32> {
+        self.nacked.subscribe()
     }
 
     /// What our own clients need of the publisher, for the streams to the other nodes.

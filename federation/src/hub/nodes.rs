@@ -14,7 +14,7 @@ use super::{Hub, RAISE_EVERY};
 use crate::gossip::publish::Publisher;
 use crate::lists::subscribe::ListEvent;
 use crate::nodes::frames::{self, FactsOf, Needs, StateOf};
-use crate::nodes::{Demand, Election, NodeEvent, Told, place_of};
+use crate::nodes::{Election, NodeEvent, OfClients, Told, place_of};
 use crate::proto;
 use crate::proto::follow_response::Frame;
 
@@ -27,8 +27,8 @@ const STANDS: Duration = Duration::from_secs(20);
 pub(super) struct Followed {
     states: BTreeMap<ClusterName, Liveness>,
     at: Option<Instant>,
-    /// What the clients of the whole cluster ask for.
-    demand: Option<Demand>,
+    /// What the clients of the whole cluster come to.
+    clients: Option<OfClients>,
 }
 
 impl Followed {
@@ -93,7 +93,7 @@ impl Hub {
         }
         self.lists.ask(ours.is_some());
         self.want();
-        self.demand_changed();
+        self.clients_changed();
     }
 
     pub(super) fn node_event(&mut self, event: NodeEvent) {
@@ -118,13 +118,13 @@ impl Hub {
                     let lists = self.list_frames(&new);
                     self.followers.tell(&node, lists);
                     self.want();
-                    self.demand_changed();
+                    self.clients_changed();
                 }
             }
             NodeEvent::Left { node, id } => {
                 if self.followers.remove(&node, id) && self.publisher.is_some() {
                     self.want();
-                    self.demand_changed();
+                    self.clients_changed();
                 }
             }
         }
@@ -165,9 +165,9 @@ impl Hub {
                     self.lists.receive(*event, facts, now);
                 }
             }
-            Told::Demand(demand) => {
-                self.followed.demand = Some(demand);
-                self.demand_changed();
+            Told::Clients(clients) => {
+                self.followed.clients = Some(clients);
+                self.clients_changed();
             }
         }
     }
@@ -178,7 +178,7 @@ impl Hub {
         let mut batch: Vec<Frame> = facts.map(|(cluster, facts)| frames::all_facts(cluster, facts)).collect();
         batch.push(self.states_frame(now));
         batch.extend(self.list_frames(&self.followers.lists_of(node)));
-        batch.push(frames::demand(&self.demand.borrow()));
+        batch.push(frames::clients(&self.total()));
         self.followers.tell(node, batch);
     }
 
@@ -235,25 +235,27 @@ impl Hub {
         self.need();
     }
 
-    /// What the clients of the whole cluster ask for has changed, or who counts it.
-    pub(super) fn demand_changed(&mut self) {
-        let mut total = self.local.demand.clone();
-        match (&self.publisher, &self.followed.demand) {
-            (Some(_), _) => self.followers.add_demand(&mut total),
+    /// What the clients of the whole cluster come to has changed, or who counts it.
+    pub(super) fn clients_changed(&mut self) {
+        let mut total = self.own_clients();
+        match (&self.publisher, &self.followed.clients) {
+            (Some(_), _) => self.followers.add_clients(&mut total),
             (None, Some(followed)) => total.clone_from(followed),
             (None, None) => {}
         }
         self.need();
-        let changed = self.demand.send_if_modified(|demand| {
-            let differs = **demand != total;
+        let OfClients { demand: asked, nacked: refusing } = total;
+        let demand = self.demand.send_if_modified(|demand| {
+            let differs = **demand != asked;
             if differs {
-                *demand = Arc::new(total);
+                *demand = Arc::new(asked);
             }
             differs
         });
-        if changed && self.publisher.is_some() {
+        let nacked = self.nacked.send_if_modified(|nacked| std::mem::replace(nacked, refusing) != refusing);
+        if (demand || nacked) && self.publisher.is_some() {
             self.republish = true;
-            let frame = frames::demand(&self.demand.borrow());
+            let frame = frames::clients(&self.total());
             self.followers.tell_all(&[frame]);
         }
     }
@@ -261,11 +263,22 @@ impl Hub {
     /// Tells the other nodes what our own clients need.
     fn need(&self) {
         self.needs.send_if_modified(|needs| {
-            let differs = needs.lists != self.own_wanted || needs.demand != self.local.demand;
+            let now = Needs { lists: self.own_wanted.clone(), clients: self.own_clients() };
+            let differs = **needs != now;
             if differs {
-                *needs = Arc::new(Needs { lists: self.own_wanted.clone(), demand: self.local.demand.clone() });
+                *needs = Arc::new(now);
             }
             differs
         });
+    }
+
+    /// What the clients of this node come to.
+    fn own_clients(&self) -> OfClients {
+        OfClients { demand: self.local.demand.clone(), nacked: self.local.nacked }
+    }
+
+    /// What the clients of the whole cluster come to.
+    pub(super) fn total(&self) -> OfClients {
+        OfClients { demand: self.demand.borrow().as_ref().clone(), nacked: *self.nacked.borrow() }
     }
 }

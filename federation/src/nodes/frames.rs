@@ -9,7 +9,7 @@ use portolan_topology::names::{ClusterName, ServicePort};
 use portolan_topology::view::Liveness;
 use prost::Message;
 
-use super::{Demand, Told};
+use super::{Demand, OfClients, Told};
 use crate::gossip::facts::{Facts, Incoming};
 use crate::gossip::key::Key;
 use crate::gossip::value;
@@ -18,11 +18,11 @@ use crate::lists::subscribe::ListEvent;
 use crate::proto;
 use crate::proto::follow_response::Frame;
 
-/// What the clients of a node need of their cluster's publisher.
+/// What the clients of a node need of their cluster's publisher, and what that is to add up.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Needs {
     pub(crate) lists: BTreeSet<ServicePort>,
-    pub(crate) demand: Demand,
+    pub(crate) clients: OfClients,
 }
 
 /// Facts of another cluster.
@@ -59,7 +59,8 @@ impl Needs {
     pub(crate) fn to_proto(&self) -> proto::Needs {
         proto::Needs {
             lists: self.lists.iter().map(ToString::to_string).collect(),
-            demand: demand_to_proto(&self.demand),
+            demand: demand_to_proto(&self.clients.demand),
+            nacked: self.clients.nacked,
         }
     }
 
@@ -67,7 +68,7 @@ impl Needs {
     pub(crate) fn of_proto(needs: proto::Needs) -> Self {
         Self {
             lists: needs.lists.iter().filter_map(|name| name.parse().ok()).collect(),
-            demand: demand_of_proto(needs.demand),
+            clients: OfClients { demand: demand_of_proto(needs.demand), nacked: needs.nacked },
         }
     }
 }
@@ -128,8 +129,9 @@ pub(crate) fn states(states: &[StateOf]) -> Frame {
     Frame::States(proto::ClusterStates { states: states.collect() })
 }
 
-pub(crate) fn demand(demand: &Demand) -> Frame {
-    Frame::Demand(proto::TotalDemand { demand: demand_to_proto(demand) })
+pub(crate) fn clients(total: &OfClients) -> Frame {
+    let OfClients { demand, nacked } = total;
+    Frame::Clients(proto::TotalOfClients { demand: demand_to_proto(demand), nacked: *nacked })
 }
 
 pub(crate) fn list(event: &ListEvent, place: &Place) -> Frame {
@@ -146,7 +148,9 @@ pub(crate) fn told(frame: Frame) -> Result<Option<Told>, FrameError> {
         Frame::Facts(facts) => Told::Facts(facts_of(facts)?),
         Frame::States(states) => Told::States(states.states.into_iter().filter_map(state_of).collect()),
         Frame::List(list) => Told::List(Box::new(list_of(list)?)),
-        Frame::Demand(total) => Told::Demand(demand_of_proto(total.demand)),
+        Frame::Clients(proto::TotalOfClients { demand, nacked }) => {
+            Told::Clients(OfClients { demand: demand_of_proto(demand), nacked })
+        }
         Frame::Standing(_) | Frame::Policy(_) => return Ok(None),
     }))
 }
@@ -206,15 +210,23 @@ mod tests {
         ClusterName::new(name).unwrap()
     }
 
+    fn of_clients() -> OfClients {
+        let demand = BTreeMap::from([
+            (("checkout.shop".parse().unwrap(), Some("us-1".parse().unwrap())), 12.5),
+            (("cart.shop".parse().unwrap(), None), 0.0),
+        ]);
+        OfClients { demand, nacked: 3 }
+    }
+
+    #[test]
+    fn what_all_clients_come_to_round_trips() {
+        let Ok(Some(Told::Clients(read))) = told(clients(&of_clients())) else { panic!("no clients") };
+        assert_eq!(read, of_clients());
+    }
+
     #[test]
     fn needs_round_trip() {
-        let needs = Needs {
-            lists: ["checkout.shop:8080".parse().unwrap()].into(),
-            demand: BTreeMap::from([
-                (("checkout.shop".parse().unwrap(), Some("us-1".parse().unwrap())), 12.5),
-                (("cart.shop".parse().unwrap(), None), 0.0),
-            ]),
-        };
+        let needs = Needs { lists: ["checkout.shop:8080".parse().unwrap()].into(), clients: of_clients() };
         assert_eq!(Needs::of_proto(needs.to_proto()), needs);
     }
 
@@ -226,8 +238,8 @@ mod tests {
             requests_per_second: rate,
         };
         let said = vec![of("a.b", f64::NAN), of("a.b", -1.0), of("", 3.0), of("c.d", 4.0)];
-        let read = Needs::of_proto(proto::Needs { lists: vec!["?".to_owned()], demand: said });
-        assert_eq!(read.demand, BTreeMap::from([(("c.d".parse().unwrap(), None), 4.0)]));
+        let read = Needs::of_proto(proto::Needs { lists: vec!["?".to_owned()], demand: said, nacked: 0 });
+        assert_eq!(read.clients.demand, BTreeMap::from([(("c.d".parse().unwrap(), None), 4.0)]));
         assert!(read.lists.is_empty());
     }
 

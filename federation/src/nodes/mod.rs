@@ -33,6 +33,14 @@ use crate::proto;
 /// First attempts per second of clients, by service and source zone.
 pub type Demand = BTreeMap<(ServiceId, Option<ZoneName>), f64>;
 
+/// What clients come to, those of one node or of a whole cluster.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct OfClients {
+    pub(crate) demand: Demand,
+    /// How many of them refuse what they were sent.
+    pub(crate) nacked: u32,
+}
+
 /// The nodes of our cluster.
 pub struct Nodes {
     /// All of them, this one included, each with the address of its peer port. The first holds the cluster's seat in the
@@ -91,7 +99,7 @@ pub(crate) enum Told {
     Facts(frames::FactsOf),
     States(Vec<frames::StateOf>),
     List(Box<ListEvent>),
-    Demand(Demand),
+    Clients(OfClients),
 }
 
 /// Frames for a node that follows us. One that does not read is let go of, and begins anew.

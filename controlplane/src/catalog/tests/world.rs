@@ -95,6 +95,7 @@ pub(in crate::catalog) fn silent(name: &str) -> RemoteCluster {
         policy: None,
         services: BTreeMap::new(),
         demand: BTreeMap::new(),
+        nacked: None,
     }
 }
 

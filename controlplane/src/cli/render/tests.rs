@@ -23,6 +23,7 @@ fn cluster(name: &str, region: &str, own: bool) -> ClusterShown {
         utilization_percent: Some(61),
         policy: Some(serde_json::from_value(json!({"revision": 42, "role": "leader"})).unwrap()),
         topology: Some("9f3c".into()),
+        nacked: Some(0),
     }
 }
 
@@ -34,6 +35,7 @@ fn a_status() -> Status {
         total: 80,
         utilization_percent: None,
         policy: Some(serde_json::from_value(json!({"revision": 41, "role": "voter"})).unwrap()),
+        nacked: None,
         ..cluster("usw2-a", "us-west", false)
     };
     let mut status: Status = serde_json::from_value(json!({
@@ -82,6 +84,8 @@ fn status_names_everything_that_needs_attention() {
     let mut bad = a_status();
     bad.clusters[1].state = Liveness::Failed;
     bad.clusters[1].topology = Some("0bad".into());
+    bad.clusters[0].nacked = Some(1);
+    bad.clusters[1].nacked = Some(2);
     bad.not_ready = ["source: the first complete listing".to_owned()].into();
     bad.topology.file.error = Some("topology.yaml:3:1: unknown field `x`\n  3 | x: 1\n    | ^".into());
     bad.source.errors =
@@ -105,6 +109,7 @@ fn status_names_everything_that_needs_attention() {
         [
             "! usw2-a: nothing heard for 74s, and its endpoints do not answer; it gets no traffic. Next: portolan explain cluster=usw2-a",
             "! usw2-a: it runs another topology than we do",
+            "! usw2-a: 2 of its clients refuse what they were sent",
             "! not ready: source: the first complete listing",
             "! the topology file is refused, an older one is in force: topology.yaml:3:1: unknown field `x`",
             "! files:manifests: not everything can be seen for 74s; what was seen last stands",
@@ -123,9 +128,9 @@ fn status_wide() {
     assert_eq!(
         status(&a_status(), true),
         "\
-CLUSTER   REGION   STATE  HEARD  READY    UTIL  POLICY      TOPOLOGY  SERVICES  COMPLETE
-use1-a *  us-east  fresh  –      120/120  61%   r42 leader  9f3c      12        yes
-usw2-a    us-west  stale  74s    80/80    –     r41 voter   9f3c      12        yes
+CLUSTER   REGION   STATE  HEARD  READY    UTIL  POLICY      TOPOLOGY  SERVICES  COMPLETE  NACKED
+use1-a *  us-east  fresh  –      120/120  61%   r42 leader  9f3c      12        yes       0
+usw2-a    us-west  stale  74s    80/80    –     r41 voter   9f3c      12        yes       –
 ! usw2-a: nothing heard for 74s; its endpoints are still used. Next: portolan explain cluster=usw2-a
 
 control plane  use1-a/portolan-0 0.1.0, up 2h

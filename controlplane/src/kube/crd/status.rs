@@ -37,4 +37,7 @@ pub struct ClusterStatus {
     /// The policy revision that it has applied, once it has said so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
+    /// How many clients of its control plane refuse what they were sent, once it has said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nacked: Option<u32>,
 }

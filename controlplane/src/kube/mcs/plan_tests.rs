@@ -83,6 +83,7 @@ impl World {
                 policy: None,
                 services: BTreeMap::new(),
                 demand: BTreeMap::new(),
+                nacked: None,
             })
         };
         change(Arc::make_mut(self.remote.clusters.entry(name.clone()).or_insert_with(fresh)));
