@@ -61,6 +61,8 @@ pub(super) struct State<T> {
 struct Entry<T> {
     endpoint: Arc<Endpoint<T>>,
     status: Status,
+    /// It has been down since it was ready last, whatever it is now.
+    lost: bool,
     /// What it may take when it is ready, by whoever owns the balancer.
     admission: Admission,
     area: usize,
@@ -169,6 +171,7 @@ impl<T: Default> State<T> {
         Entry {
             endpoint: Arc::new(endpoint),
             status: Status::Idle,
+            lost: false,
             admission: Admission::OPEN,
             area: 0,
             healthy: false,
@@ -203,7 +206,8 @@ impl<T> State<T> {
             self.last_failure = Some(Arc::clone(reason));
         }
         self.update(endpoint, |entry| {
-            let back = status == Status::Ready && matches!(entry.status, Status::Down(_));
+            entry.lost |= matches!(status, Status::Down(_));
+            let back = status == Status::Ready && std::mem::take(&mut entry.lost);
             entry.status = status;
             if back {
                 // It was away for long enough to be another process, and cold.

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::tests::{OK, Shape, address, all_ready, assignment, balancer, down, report, shares_of};
 use super::{Balancer, Outcome, RequestInfo, Status};
 use crate::orca::OrcaReport;
+use crate::xds::model::EndpointHealth;
 
 const THREE: Shape<'_> = &[&[("a", 1, &[(1, 1, OK), (2, 1, OK), (3, 1, OK)])]];
 
@@ -151,6 +152,29 @@ async fn a_process_that_came_back_is_a_new_one() {
     report(&balancer, 3, &Status::Ready);
     idle(&balancer, 20).await;
     assert_eq!(held_at(&balancer, 3, 100), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_was_out_of_reach_is_a_new_one_whatever_it_was_called_meanwhile() {
+    let balancer = ready(THREE);
+    seconds(&balancer, 2, well).await;
+    report(&balancer, 3, &down());
+    // The control plane hears of it, too: nobody connects to it until it is well again.
+    let unwell = assignment(&[&[("a", 1, &[(1, 1, OK), (2, 1, OK), (3, 1, EndpointHealth::Unhealthy)])]]);
+    balancer.assign(Arc::new(unwell), Instant::now());
+    report(&balancer, 3, &Status::Idle);
+    idle(&balancer, 20).await;
+    balancer.assign(Arc::new(assignment(THREE)), Instant::now());
+    report(&balancer, 3, &Status::Connecting);
+    report(&balancer, 3, &Status::Ready);
+    idle(&balancer, 20).await;
+    assert_eq!(held_at(&balancer, 3, 100), 1);
+    // Only that time: a connection that is replaced later is nothing new.
+    serve(&balancer, 200, well);
+    idle(&balancer, 100).await;
+    report(&balancer, 3, &Status::Connecting);
+    report(&balancer, 3, &Status::Ready);
+    assert!(held_at(&balancer, 3, 99) > 20);
 }
 
 #[tokio::test(start_paused = true)]
