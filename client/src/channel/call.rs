@@ -201,7 +201,7 @@ impl Call {
     async fn pick(&mut self) -> Result<Attempt, Status> {
         let RequestHints { hash, cost, prefix } = &self.hints;
         let prefix = prefix.as_deref().unwrap_or_default();
-        let request = RequestInfo { hash: *hash, cost: *cost, prefix, avoid: &self.tried };
+        let request = RequestInfo { hash: hash.or(self.routed.hash), cost: *cost, prefix, avoid: &self.tried };
         let (service, cluster) = (&self.core.service, &*self.routed.cluster);
         let picked = match cluster.balancer.pick(&request) {
             Err(why) if why.may_pass() => {

@@ -14,7 +14,8 @@ use crate::balancer::Cost;
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestHints {
-    /// The key of what it asks for: strategies with affinity send equal keys to one endpoint.
+    /// The key of what it asks for: strategies with affinity send equal keys to one endpoint. `None`: what the route says
+    /// of its hash.
     pub hash: Option<u64>,
     /// What it is expected to cost.
     pub cost: Cost,

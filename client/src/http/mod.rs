@@ -186,14 +186,15 @@ where
     R: http_body::Body,
 {
     let hints: RequestHints = request.extensions_mut().remove().unwrap_or_default();
-    let prefix = hints.prefix.as_deref().unwrap_or_default();
-    let info = RequestInfo { hash: hints.hash, cost: hints.cost, prefix, avoid: &[] };
     let no_endpoint = |source| HttpError::NoEndpoint { service: Arc::clone(&core.service), source };
     let seen = Head { uri: request.uri(), headers: request.headers() };
     let routed = core.router.routed(&seen).await.map_err(|why| match why {
         RoutingError::Pick(source) => no_endpoint(source),
         RoutingError::Route(source) => HttpError::NoRoute { service: Arc::clone(&core.service), source },
     })?;
+    let prefix = hints.prefix.as_deref().unwrap_or_default();
+    let hash = hints.hash.or(routed.hash);
+    let info = RequestInfo { hash, cost: hints.cost, prefix, avoid: &[] };
     let balancer = &routed.cluster.balancer;
     let pick = balancer.ready(&info).await.map_err(no_endpoint)?.hold();
     let (address, place) = (pick.endpoint().address(), pick.endpoint().place());

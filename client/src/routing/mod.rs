@@ -35,12 +35,16 @@ pub(crate) struct Router<T> {
     table: ArcSwap<Table<T>>,
     changed: watch::Sender<()>,
     rng: Rng,
+    /// Its channel's hash, for routes by which all of a channel's requests have the same.
+    channel: u64,
 }
 
 impl<T> Router<T> {
     /// Without routes; requests wait.
     pub(crate) fn new(seed: u64) -> Self {
-        Self { table: ArcSwap::from_pointee(Table::Pending), changed: watch::Sender::new(()), rng: Rng::new(seed) }
+        let rng = Rng::new(seed);
+        let channel = rng.next();
+        Self { table: ArcSwap::from_pointee(Table::Pending), changed: watch::Sender::new(()), rng, channel }
     }
 
     /// Where a request goes.
@@ -48,7 +52,7 @@ impl<T> Router<T> {
     /// # Errors
     /// Nowhere, or nothing is known yet.
     pub(crate) fn route(&self, request: &impl RequestHead) -> Result<Routed<T>, RoutingError> {
-        self.table.load().route(request, &mut || self.rng.next())
+        self.table.load().route(request, self.channel, &mut || self.rng.next())
     }
 
     /// As [`Router::route`], but waits while nothing is known. Give it a deadline.

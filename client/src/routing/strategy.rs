@@ -48,10 +48,10 @@ impl Strategies {
     fn make(&self, balancing: &Balancing) -> Option<Chosen> {
         Some(match balancing {
             Balancing::LeastRequest => LeastRequest.into(),
-            Balancing::WeightedRoundRobin => WeightedRoundRobin::default().into(),
+            Balancing::WeightedRoundRobin(weighting) => WeightedRoundRobin::from(*weighting).into(),
             Balancing::PeakEwma => PeakEwma::default().into(),
-            Balancing::RingHash => RingHash::default().into(),
-            Balancing::Maglev => Maglev::default().into(),
+            Balancing::RingHash(ring) => RingHash::from(*ring).into(),
+            Balancing::Maglev(lookup) => Maglev::from(*lookup).into(),
             Balancing::HotCold => HotCold.into(),
             Balancing::RequestCost => RequestCost.into(),
             Balancing::PrefixAffinity => PrefixAffinity::default().into(),
@@ -63,6 +63,7 @@ impl Strategies {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::xds::balancing::{Lookup, Ring, TableSize, Weighting};
 
     #[test]
     fn the_applications_word_goes_before_the_control_planes_and_what_is_not_known_is_passed_over() {
@@ -70,12 +71,25 @@ mod tests {
         strategies.register("shop.Mine", || RequestCost.into());
         let chosen = |strategies: &Strategies, preferred: &[Balancing]| format!("{:?}", strategies.choose(preferred));
         let default = format!("{:?}", Chosen::default());
+        let maglev = || Balancing::Maglev(Lookup::default());
         let custom = |name: &str| Balancing::Custom(name.into());
         assert_eq!(chosen(&strategies, &[]), default);
-        assert!(chosen(&strategies, &[Balancing::Maglev]).contains("Maglev"));
-        assert!(chosen(&strategies, &[custom("shop.Mine"), Balancing::Maglev]).contains("RequestCost"));
-        assert!(chosen(&strategies, &[custom("shop.Other"), Balancing::Maglev]).contains("Maglev"));
+        assert!(chosen(&strategies, &[maglev()]).contains("Maglev"));
+        assert!(chosen(&strategies, &[custom("shop.Mine"), maglev()]).contains("RequestCost"));
+        assert!(chosen(&strategies, &[custom("shop.Other"), maglev()]).contains("Maglev"));
         assert_eq!(chosen(&strategies, &[custom("shop.Other")]), default);
-        assert!(chosen(&HotCold.into(), &[Balancing::Maglev]).contains("HotCold"));
+        assert!(chosen(&HotCold.into(), &[maglev()]).contains("HotCold"));
+    }
+
+    #[test]
+    fn settings_reach_the_strategy() {
+        let chosen = |balancing| format!("{:?}", Strategies::default().choose(&[balancing]));
+        let ring = chosen(Balancing::RingHash(Ring { least: 7, most: 70, bound_percent: 150 }));
+        assert!(ring.contains("RingHash { bound: 1.5, least: 7, most: 70 }"), "{ring}");
+        let maglev = chosen(Balancing::Maglev(Lookup { size: TableSize::new(1009), bound_percent: 110 }));
+        assert!(maglev.contains("Maglev { bound: 1.1, size: Some(TableSize(1009)) }"), "{maglev}");
+        let weighting = Weighting { error_penalty: 2.5, ..Weighting::default() };
+        let weighted = chosen(Balancing::WeightedRoundRobin(weighting));
+        assert!(weighted.contains(&format!("{weighting:?}")), "{weighted}");
     }
 }

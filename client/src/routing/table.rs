@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Cluster;
 use crate::balancer::PickError;
+use crate::xds::hashing::hash;
 use crate::xds::matching::RequestHead;
 use crate::xds::routing::{Forward, NoCluster, NoRoute, Route, Routing, route};
 
@@ -48,6 +49,8 @@ pub(crate) struct Routed<T> {
     pub(crate) cluster: Arc<Cluster<T>>,
     /// As its route or its listener says; `None`: no limit.
     pub(crate) timeout: Option<Duration>,
+    /// Its hash, by its route.
+    pub(crate) hash: Option<u64>,
     routes: Arc<[Route]>,
     route: usize,
 }
@@ -79,6 +82,7 @@ impl<T> Table<T> {
     pub(super) fn route(
         &self,
         request: &impl RequestHead,
+        channel: u64,
         draw: &mut impl FnMut() -> u64,
     ) -> Result<Routed<T>, RoutingError> {
         let table = match self {
@@ -88,9 +92,11 @@ impl<T> Table<T> {
         };
         let at = route(&table.routes, request, draw)?;
         let cluster = table.targets[at.route][at.share].as_ref().map_err(none)?;
-        let said = table.routes[at.route].forward.as_ref().and_then(|forward| forward.timeout);
+        let forward = table.routes[at.route].forward.as_ref();
+        let said = forward.and_then(|forward| forward.timeout);
         let timeout = said.or(table.timeout).filter(|timeout| !timeout.is_zero());
-        Ok(Routed { cluster: Arc::clone(cluster), timeout, routes: Arc::clone(&table.routes), route: at.route })
+        let hash = forward.and_then(|forward| hash(&forward.hash, request, channel));
+        Ok(Routed { cluster: Arc::clone(cluster), timeout, hash, routes: Arc::clone(&table.routes), route: at.route })
     }
 
     pub(super) fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster<T>>> {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::*;
 use crate::load::LoadRecorder;
+use crate::xds::hashing::{HashOn, HashPolicy};
 use crate::xds::matching::RouteMatch;
 use crate::xds::model::{Assignment, Resolution};
 use crate::xds::routing::{Forward, NoRoute, Route, Routing, Share};
@@ -70,6 +71,24 @@ async fn a_cluster_that_stays_is_the_same_and_one_that_left_lives_as_long_as_a_c
     assert!(gone.upgrade().is_some(), "the call is not over");
     drop(call);
     assert!(gone.upgrade().is_none());
+}
+
+#[tokio::test]
+async fn a_call_has_the_hash_that_its_route_says() {
+    let hashed = |on: Option<HashOn>| {
+        let policies = on.map(|on| HashPolicy { on, terminal: false }).into_iter().collect();
+        let assignment = Assignment { cluster: "a".into(), ..Assignment::default() };
+        Resolution::Routing(Arc::new(Routing::with(assignment, |forward| forward.hash = policies)))
+    };
+    let (plain, _source, _task) = router(hashed(None));
+    assert_eq!(plain.route(&Call).unwrap().hash, None);
+    let absent = HashOn::Header { name: "user".to_owned(), rewrite: None };
+    let (by_header, _source, _task) = router(hashed(Some(absent)));
+    assert_eq!(by_header.route(&Call).unwrap().hash, None, "the call has no such header");
+    let (by_channel, _source, _task) = router(hashed(Some(HashOn::Channel)));
+    let one = by_channel.route(&Call).unwrap().hash;
+    assert!(one.is_some() && by_channel.route(&Call).unwrap().hash == one);
+    assert_ne!(Router::<()>::new(8).channel, by_channel.channel);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use regex::{Regex, RegexBuilder};
 
 /// What a regular expression may take when it is compiled, in bytes: a route's are short, and come from outside.
-const LARGEST_REGEX: usize = 256 << 10;
+pub(super) const LARGEST_REGEX: usize = 256 << 10;
 
 /// A request, as far as routes look at it.
 pub trait RequestHead {
@@ -105,8 +105,13 @@ impl FullRegex {
         // Alone first: what is wrong alone, such as an unbalanced bracket, may be right between the anchors.
         let compile = |text: &str| RegexBuilder::new(text).size_limit(LARGEST_REGEX).build();
         let compiled = compile(text).and_then(|_| compile(&format!(r"\A(?:{text})\z")));
-        compiled.map(Self).map_err(|error| error.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
+        compiled.map(Self).map_err(|error| in_one_line(&error))
     }
+}
+
+/// What is wrong with a regular expression.
+pub(super) fn in_one_line(error: &regex::Error) -> String {
+    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 impl PartialEq for FullRegex {

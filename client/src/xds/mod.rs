@@ -2,10 +2,12 @@
 //!
 //! No socket, no clock and no runtime: requests and responses are values. Control planes use this module as well.
 
+pub mod balancing;
 pub mod bootstrap;
 pub mod delta;
 #[cfg(test)]
 pub(crate) mod fixtures;
+pub mod hashing;
 pub mod matching;
 pub mod model;
 mod resolve;

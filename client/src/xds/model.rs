@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use super::balancing::Balancing;
 use super::routing::Routing;
 
 /// What a name comes to, as of now. `ads::XdsClient::watch` hands out a slot that always holds the newest.
@@ -195,30 +196,6 @@ impl Default for Failback {
     fn default() -> Self {
         Self { ramp: Duration::from_secs(60), hold_down: Duration::from_secs(30) }
     }
-}
-
-/// A strategy, by the control plane's word. Each is one of `balancer::strategies`, with its
-/// defaults.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Balancing {
-    /// The default. Round robin is served by it as well.
-    LeastRequest,
-    /// By what servers say of their utilisation.
-    WeightedRoundRobin,
-    /// Peak EWMA.
-    PeakEwma,
-    /// A hash ring with bounded load.
-    RingHash,
-    /// Maglev with bounded load.
-    Maglev,
-    /// Prequal's rule.
-    HotCold,
-    /// By the requests' cost.
-    RequestCost,
-    /// By the longest shared beginning of a prompt.
-    PrefixAffinity,
-    /// One that the application may have registered under this name.
-    Custom(Arc<str>),
 }
 
 /// When endpoints are ejected, and for how long.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::hashing::HashPolicy;
 use super::matching::{RequestHead, RouteMatch};
 use super::model::{Assignment, Retry};
 
@@ -47,6 +48,8 @@ pub struct Forward {
     pub timeout: Option<Duration>,
     /// The retries; `None`: none beyond calls of which no byte reached a living connection.
     pub retry: Option<Retry>,
+    /// What decides a call's hash, for strategies that look at one; empty: nothing.
+    pub hash: Vec<HashPolicy>,
 }
 
 /// A cluster's part of a route.
@@ -82,7 +85,12 @@ impl Forward {
     /// To one cluster, with nothing else said.
     #[must_use]
     pub fn to(cluster: impl Into<Arc<str>>) -> Self {
-        Self { clusters: vec![Share { cluster: cluster.into(), weight: 1 }], timeout: None, retry: None }
+        Self {
+            clusters: vec![Share { cluster: cluster.into(), weight: 1 }],
+            timeout: None,
+            retry: None,
+            hash: Vec::new(),
+        }
     }
 
     /// The index of the cluster that a draw falls on: by weight.

@@ -4,6 +4,7 @@
 
 mod balance;
 mod deaths;
+mod hashing;
 mod http;
 mod restarts;
 mod retries;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use portolan_client::balancer::Balancer;
 use portolan_client::channel::{Channel, Options, Picked};
 use portolan_client::connection::Slot;
@@ -26,6 +27,8 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 /// How a backend answers.
 #[derive(Debug, Default)]
 pub(crate) struct Behaviour {
+    /// Connections that it accepted.
+    pub(crate) accepted: AtomicU64,
     /// Calls that it began.
     pub(crate) calls: AtomicU64,
     /// Milliseconds before each answer.
@@ -86,6 +89,7 @@ impl Backend {
     pub(crate) async fn start_at(address: SocketAddr) -> Self {
         let behaviour = Arc::new(Behaviour::default());
         let service = HealthServer::new(Service(Arc::clone(&behaviour)));
+        let counted = Arc::clone(&behaviour);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (graceful, stop) = oneshot::channel::<()>();
         let (listening, address_of) = oneshot::channel();
@@ -93,6 +97,9 @@ impl Backend {
             let listener = listen(address).await;
             listening.send(listener.local_addr().unwrap()).unwrap();
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            let incoming = incoming.inspect(move |_| {
+                counted.accepted.fetch_add(1, Relaxed);
+            });
             let stopped = async { drop(stop.await) };
             tonic::transport::Server::builder()
                 .add_service(service)

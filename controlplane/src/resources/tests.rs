@@ -609,7 +609,7 @@ fn each_client_gets_a_policy_s_strategy_or_what_comes_nearest() {
             "(client_side_weighted_round_robin) least_request",
             weighted,
             weighted,
-            Balancing::WeightedRoundRobin,
+            Balancing::WeightedRoundRobin(Default::default()),
         ),
         (Balancer::PeakEwma, "least_request", least, "PeakEwma", Balancing::PeakEwma),
         (Balancer::HotCold, "least_request", least, "HotCold", Balancing::HotCold),

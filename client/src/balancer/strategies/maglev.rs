@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use super::super::{Candidates, Choice, Member, RequestInfo, Strategy};
 use super::bounded::{first_with_room, hash_of, mix};
+use crate::xds::balancing::{Lookup, TableSize};
 
 /// Primes: a step through the table then visits every place. The first that is a hundred times the endpoints.
 const SIZES: [usize; 4] = [1009, 10_007, 65_537, 655_373];
@@ -18,12 +19,20 @@ const SIZES: [usize; 4] = [1009, 10_007, 65_537, 655_373];
 pub struct Maglev {
     /// How many times the mean an endpoint may have in flight; more than 1.
     pub bound: f64,
+    /// How many places the table has; `None`: about a hundred times as many as there are endpoints.
+    pub size: Option<TableSize>,
 }
 
 impl Default for Maglev {
     /// A quarter more than the mean.
     fn default() -> Self {
-        Self { bound: 1.25 }
+        Lookup::default().into()
+    }
+}
+
+impl From<Lookup> for Maglev {
+    fn from(lookup: Lookup) -> Self {
+        Self { bound: f64::from(lookup.bound_percent) / 100.0, size: lookup.size }
     }
 }
 
@@ -35,7 +44,8 @@ impl Strategy for Maglev {
     fn node(&self, _: SocketAddr) {}
 
     fn table(&self, members: &[Member<()>]) -> Self::Table {
-        let size = SIZES.into_iter().find(|size| *size >= members.len() * 100).unwrap_or(SIZES[SIZES.len() - 1]);
+        let fitting = || SIZES.into_iter().find(|size| *size >= members.len() * 100).unwrap_or(SIZES[SIZES.len() - 1]);
+        let size = self.size.map_or_else(fitting, |size| size.get() as usize);
         let heaviest = members.iter().map(|member| member.weight).max().unwrap_or(1);
         let mut walks: Vec<Walk> = members.iter().map(|member| Walk::new(member, heaviest, size)).collect();
         let mut table = vec![u32::MAX; size];

@@ -8,9 +8,10 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::super::tests::{OK, assignment};
-use super::super::{Balancer, Chosen, Cost, Outcome, Pick, RequestInfo, Status};
+use super::super::{Balancer, Chosen, Cost, Member, Outcome, Pick, RequestInfo, Status, Strategy};
 use super::*;
 use crate::orca::OrcaReport;
+use crate::xds::balancing::{TableSize, Weighting};
 
 fn over(strategy: impl Into<Chosen>, weights: &[u32]) -> Balancer {
     let balancer = Balancer::new(strategy, 7);
@@ -66,6 +67,42 @@ async fn maglev_keeps_keys_in_place_and_loads_bounded() {
     check_hashing(Maglev::default(), 0.15);
 }
 
+#[test]
+fn tables_have_the_size_that_is_asked_for_and_everybody_a_place() {
+    let members = |weights: &[u32]| -> Vec<Member<()>> {
+        let member =
+            |(port, weight): (u16, &u32)| Member { address: ([127, 0, 0, 1], port).into(), weight: *weight, node: () };
+        (1..).zip(weights).map(member).collect()
+    };
+    let ring = |least, most, weights: &[u32]| RingHash { least, most, ..RingHash::default() }.table(&members(weights));
+    assert_eq!(ring(1024, 8 << 20, &[1; 2]).len(), 1024, "two would have 512");
+    assert_eq!(ring(0, 8 << 20, &[1; 2]).len(), 512);
+    assert_eq!(ring(0, 100, &[1; 4]).len(), 100);
+    assert_eq!(ring(4000, 4000, &[1, 1, 2]).len(), 4000);
+    let few = ring(0, 2, &[1; 5]);
+    assert!((0..5).all(|at| few.iter().any(|place| place.1 == at)), "one place for each at least");
+    assert!(ring(8 << 20, 8 << 20, &[1; 3]).len() <= (1 << 20) + 3, "whatever is asked for");
+
+    let table = |size| Maglev { size, ..Maglev::default() }.table(&members(&[1, 1, 2]));
+    let two_and_more = table(TableSize::new(5));
+    assert_eq!(two_and_more.len(), 5);
+    assert_eq!(table(TableSize::new(10_007)).iter().filter(|at| **at == 2).count() / 100, 50);
+    assert_eq!(table(None).len(), 1009);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_of_ten_that_leaves_moves_its_own_keys_and_few_others() {
+    for strategy in [Chosen::from(RingHash::default()), Maglev::default().into()] {
+        let all = over(strategy, &[1; 10]);
+        let before = placed(&all, 4000);
+        let gone = all.wanted().into_iter().find(|endpoint| endpoint.address().port() == 4).unwrap();
+        all.report(&gone, Status::Down("it is gone".into()), Instant::now());
+        let after = placed(&all, 4000);
+        let moved = before.iter().filter(|(hash, at)| after[hash] != **at).count();
+        assert!((300..600).contains(&moved), "{moved} of 4000, {all:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_peak_repels_at_once_and_is_forgiven_in_time() {
     let balancer = over(PeakEwma::default(), &[1, 1]);
@@ -107,6 +144,36 @@ async fn turns_follow_what_servers_report() {
     serve(30);
     let seen = serve(1000);
     assert!(seen[&1].abs_diff(200) < 20 && seen[&2].abs_diff(400) < 20, "{seen:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn weights_count_from_when_and_for_as_long_as_is_asked_for() {
+    let weighting = Weighting {
+        blackout: Duration::ZERO,
+        expiry: Duration::from_secs(20),
+        update: Duration::from_secs(5),
+        error_penalty: 1.0,
+    };
+    let balancer = over(WeightedRoundRobin::from(weighting), &[1, 1]);
+    let serve = |report: bool| {
+        let mut seen = HashMap::<u16, u32>::new();
+        for _ in 0..300 {
+            let pick = balancer.pick(&RequestInfo::default()).unwrap();
+            *seen.entry(port(&pick)).or_default() += 1;
+            // As busy with half of the requests; errors count as much as it is used.
+            let eps = if port(&pick) == 1 { 50.0 } else { 0.0 };
+            let said = OrcaReport { application_utilization: 0.5, rps_fractional: 100.0, eps, ..OrcaReport::default() };
+            pick.finish(Outcome::Success, None, report.then_some(&said));
+        }
+        seen[&1]
+    };
+    assert_eq!(serve(true), 150, "taken up at the first request, when nothing was known");
+    tokio::time::advance(Duration::from_secs(4)).await;
+    assert_eq!(serve(true), 150, "not yet taken up");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(serve(false).abs_diff(100) < 3);
+    tokio::time::advance(Duration::from_secs(20)).await;
+    assert_eq!(serve(false), 150, "not heard of for too long");
 }
 
 #[tokio::test(start_paused = true)]

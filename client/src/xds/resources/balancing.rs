@@ -4,14 +4,21 @@
 //! well, since only the channel knows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use envoy_types::pb::envoy::config::cluster::v3::{Cluster as Proto, LoadBalancingPolicy, cluster::LbPolicy};
-use envoy_types::pb::envoy::extensions::load_balancing_policies::{
-    common::v3::SlowStartConfig, least_request::v3::LeastRequest, wrr_locality::v3::WrrLocality,
+use envoy_types::pb::envoy::config::cluster::v3::{
+    Cluster as Proto, LoadBalancingPolicy, cluster::LbConfig, cluster::LbPolicy,
+    cluster::ring_hash_lb_config::HashFunction as LegacyFunction,
 };
-use envoy_types::pb::google::protobuf::{Any, Struct};
+use envoy_types::pb::envoy::extensions::load_balancing_policies::{
+    client_side_weighted_round_robin::v3::ClientSideWeightedRoundRobin, common::v3::ConsistentHashingLbConfig,
+    common::v3::SlowStartConfig, least_request::v3::LeastRequest, maglev::v3::Maglev, ring_hash::v3::RingHash,
+    ring_hash::v3::ring_hash::HashFunction, wrr_locality::v3::WrrLocality,
+};
+use envoy_types::pb::google::protobuf::{Any, Struct, UInt64Value};
 
 use super::{Invalid, duration, parse};
+use crate::xds::balancing::{Lookup, Ring, TableSize, Weighting};
 use crate::xds::model::{Balancing, Warmup};
 
 const POLICIES: &str = "type.googleapis.com/envoy.extensions.load_balancing_policies.";
@@ -41,6 +48,12 @@ pub(super) struct Policy {
     pub(super) warmup: Warmup,
 }
 
+impl Policy {
+    fn of(balancing: Balancing) -> Self {
+        Self { balancing: vec![balancing], warmup: Warmup::default() }
+    }
+}
+
 /// A policy that ours does the work of.
 enum Known {
     One(Balancing, Warmup),
@@ -56,6 +69,23 @@ pub(super) fn validate(proto: &Proto) -> Result<Policy, Invalid> {
         Some(list) => first_known(list, 0).map_err(|invalid| invalid.below("load_balancing_policy")),
         None => match LbPolicy::try_from(proto.lb_policy) {
             Ok(LbPolicy::RoundRobin | LbPolicy::LeastRequest) => Ok(Policy::default()),
+            Ok(LbPolicy::RingHash) => {
+                let config = match &proto.lb_config {
+                    Some(LbConfig::RingHashLbConfig(config)) => *config,
+                    _ => Default::default(),
+                };
+                let known = config.hash_function == i32::from(LegacyFunction::XxHash);
+                let ring = ring(known, config.minimum_ring_size, config.maximum_ring_size);
+                Ok(Policy::of(Balancing::RingHash(ring.map_err(|invalid| invalid.below("ring_hash_lb_config"))?)))
+            }
+            Ok(LbPolicy::Maglev) => {
+                let size = match &proto.lb_config {
+                    Some(LbConfig::MaglevLbConfig(config)) => config.table_size,
+                    _ => None,
+                };
+                let size = table_size(size).map_err(|invalid| invalid.below("maglev_lb_config"))?;
+                Ok(Policy::of(Balancing::Maglev(Lookup { size, ..Lookup::default() })))
+            }
             _ => Err(Invalid::new("lb_policy", "LB policy is not supported")),
         },
     }
@@ -102,9 +132,14 @@ fn take(config: &Any, depth: u32) -> Option<Result<Known, Invalid>> {
             let warmup = it.slow_start_config.as_ref().map_or(Ok(Warmup::default()), slow_start)?;
             Ok(Known::One(Balancing::LeastRequest, warmup))
         }),
-        "client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin" => one(Balancing::WeightedRoundRobin),
-        "ring_hash.v3.RingHash" => one(Balancing::RingHash),
-        "maglev.v3.Maglev" => one(Balancing::Maglev),
+        "client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin" => {
+            let config = parse("", &config.value);
+            config.and_then(|it| weighting(&it)).map(Balancing::WeightedRoundRobin).and_then(one)
+        }
+        "ring_hash.v3.RingHash" => {
+            parse("", &config.value).and_then(|it| hash_ring(&it)).map(Balancing::RingHash).and_then(one)
+        }
+        "maglev.v3.Maglev" => parse("", &config.value).and_then(|it| lookup(&it)).map(Balancing::Maglev).and_then(one),
         "wrr_locality.v3.WrrLocality" => parse("", &config.value).and_then(|it: WrrLocality| {
             let field = "endpoint_picking_policy";
             let child = it.endpoint_picking_policy.ok_or_else(|| Invalid::new(field, "must be set"))?;
@@ -123,10 +158,10 @@ fn named(proto: &TypedStruct) -> Result<Known, Invalid> {
     let Some(ours) = name.strip_prefix(OURS) else { return Ok(Known::Perhaps(name.into())) };
     let balancing = match ours {
         "LeastRequest" => Balancing::LeastRequest,
-        "WeightedRoundRobin" => Balancing::WeightedRoundRobin,
+        "WeightedRoundRobin" => Balancing::WeightedRoundRobin(Weighting::default()),
         "PeakEwma" => Balancing::PeakEwma,
-        "RingHash" => Balancing::RingHash,
-        "Maglev" => Balancing::Maglev,
+        "RingHash" => Balancing::RingHash(Ring::default()),
+        "Maglev" => Balancing::Maglev(Lookup::default()),
         "HotCold" => Balancing::HotCold,
         "RequestCost" => Balancing::RequestCost,
         "PrefixAffinity" => Balancing::PrefixAffinity,
@@ -145,6 +180,82 @@ fn choices(policy: &LeastRequest) -> Result<(), Invalid> {
     match policy.choice_count.as_ref().map_or(2, |count| count.value) {
         0 | 1 => Err(Invalid::new("choice_count", "must be at least 2")),
         _ => Ok(()),
+    }
+}
+
+fn weighting(proto: &ClientSideWeightedRoundRobin) -> Result<Weighting, Invalid> {
+    /// gRPC takes less for this.
+    const SHORTEST_UPDATE: Duration = Duration::from_millis(100);
+    if proto.enable_oob_load_report.as_ref().is_some_and(|enabled| enabled.value) {
+        return Err(Invalid::new("enable_oob_load_report", "not supported yet"));
+    }
+    let default = Weighting::default();
+    let period = |field, given: Option<&_>, default| given.map_or(Ok(default), |given| duration(field, given));
+    let error_penalty = match &proto.error_utilization_penalty {
+        Some(penalty) if penalty.value >= 0.0 && penalty.value.is_finite() => f64::from(penalty.value),
+        Some(_) => return Err(Invalid::new("error_utilization_penalty", "must be greater than or equal to 0")),
+        None => default.error_penalty,
+    };
+    let update = period("weight_update_period", proto.weight_update_period.as_ref(), default.update)?;
+    Ok(Weighting {
+        blackout: period("blackout_period", proto.blackout_period.as_ref(), default.blackout)?,
+        expiry: period("weight_expiration_period", proto.weight_expiration_period.as_ref(), default.expiry)?,
+        update: update.max(SHORTEST_UPDATE),
+        error_penalty,
+    })
+}
+
+fn hash_ring(proto: &RingHash) -> Result<Ring, Invalid> {
+    let function = HashFunction::try_from(proto.hash_function);
+    let known = matches!(function, Ok(HashFunction::DefaultHash | HashFunction::XxHash));
+    let ring = ring(known, proto.minimum_ring_size, proto.maximum_ring_size)?;
+    Ok(Ring {
+        bound_percent: bound(proto.consistent_hashing_lb_config.as_ref())?.unwrap_or(ring.bound_percent),
+        ..ring
+    })
+}
+
+/// A ring's least size to gRPC where nothing is said.
+const GRPCS_RING: u32 = 1024;
+
+/// A ring of what may be given; `known`: by a hash function that we have.
+fn ring(known: bool, least: Option<UInt64Value>, most: Option<UInt64Value>) -> Result<Ring, Invalid> {
+    if !known {
+        return Err(Invalid::new("hash_function", "unsupported value (must be XX_HASH)"));
+    }
+    let size = |field, given: Option<UInt64Value>, default| match given {
+        None => Ok(default),
+        Some(given) => match u32::try_from(given.value) {
+            Ok(size @ 0..=Ring::LARGEST) => Ok(size),
+            _ => Err(Invalid::new(field, format!("must be in the range of 0 to {}", Ring::LARGEST))),
+        },
+    };
+    let default = Ring::default();
+    let smallest = size("minimum_ring_size", least, GRPCS_RING)?;
+    let most = size("maximum_ring_size", most, default.most)?;
+    match smallest > most {
+        true => Err(Invalid::new("minimum_ring_size", "cannot be greater than maximum_ring_size")),
+        false => Ok(Ring { least: least.map_or(default.least, |_| smallest), most, ..default }),
+    }
+}
+
+fn lookup(proto: &Maglev) -> Result<Lookup, Invalid> {
+    let default = Lookup::default();
+    let bound_percent = bound(proto.consistent_hashing_lb_config.as_ref())?.unwrap_or(default.bound_percent);
+    Ok(Lookup { size: table_size(proto.table_size)?, bound_percent })
+}
+
+fn table_size(given: Option<UInt64Value>) -> Result<Option<TableSize>, Invalid> {
+    let Some(given) = given else { return Ok(None) };
+    let problem = || format!("must be a prime number, at most {}", TableSize::LARGEST);
+    TableSize::new(given.value).map(Some).ok_or_else(|| Invalid::new("table_size", problem()))
+}
+
+/// How much an endpoint may have in flight, in percent of the mean.
+fn bound(proto: Option<&ConsistentHashingLbConfig>) -> Result<Option<u32>, Invalid> {
+    match proto.and_then(|config| config.hash_balance_factor).map(|factor| factor.value) {
+        Some(0..=99) => Err(Invalid::new("consistent_hashing_lb_config.hash_balance_factor", "must be at least 100")),
+        factor => Ok(factor),
     }
 }
 

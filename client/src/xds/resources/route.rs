@@ -9,15 +9,20 @@ use envoy_types::pb::envoy::config::core::v3::RuntimeFractionalPercent;
 use envoy_types::pb::envoy::config::route::v3::{
     HeaderMatcher, Route as ProtoRoute, RouteAction, RouteConfiguration, RouteMatch as ProtoMatch,
     VirtualHost as ProtoHost, WeightedCluster, header_matcher::HeaderMatchSpecifier, route::Action,
-    route_action::ClusterSpecifier, route_match::PathSpecifier,
+    route_action::ClusterSpecifier, route_action::HashPolicy as ProtoHash, route_action::hash_policy::PolicySpecifier,
+    route_match::PathSpecifier,
 };
 use envoy_types::pb::envoy::r#type::matcher::v3::{RegexMatcher, StringMatcher, string_matcher::MatchPattern};
 use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 
 use super::{Invalid, duration, parse};
+use crate::xds::hashing::{HashOn, HashPolicy, Rewrite};
 use crate::xds::matching::{FullRegex, HeaderMatch, HeaderValueMatch, Pattern, RouteMatch, TextMatch};
 use crate::xds::model::Retry;
 use crate::xds::routing::{Forward, Route, Share};
+
+/// The filter state that stands for the channel, as gRPC calls it.
+const CHANNEL_ID: &str = "io.grpc.channel_id";
 
 /// A RouteConfiguration.
 #[derive(Debug, Clone, PartialEq)]
@@ -243,7 +248,31 @@ fn forward(action: &RouteAction, host: &ProtoHost) -> Result<Option<Forward>, In
     };
     let retry = action.retry_policy.as_ref().or(host.retry_policy.as_ref());
     let retry = retry.map(retries).transpose().map_err(|invalid| invalid.below("retry_policy"))?.flatten();
-    Ok(Some(Forward { clusters, timeout: timeout(action)?, retry }))
+    let policies = action.hash_policy.iter().enumerate();
+    let hash = policies
+        .map(|(i, policy)| hash_policy(policy).map_err(|it| it.below(format_args!("route.hash_policy[{i}]"))))
+        .filter_map(Result::transpose)
+        .collect::<Result<_, _>>()?;
+    Ok(Some(Forward { clusters, timeout: timeout(action)?, retry, hash }))
+}
+
+/// `None`: gRPC passes it over.
+fn hash_policy(proto: &ProtoHash) -> Result<Option<HashPolicy>, Invalid> {
+    let on = match &proto.policy_specifier {
+        Some(PolicySpecifier::Header(header)) if header.header_name.is_empty() => {
+            return Err(Invalid::new("header.header_name", "must not be empty"));
+        }
+        Some(PolicySpecifier::Header(header)) => {
+            let rewrite = header.regex_rewrite.as_ref().map(|it| {
+                let regex = it.pattern.as_ref().map(|pattern| pattern.regex.as_str()).unwrap_or_default();
+                Rewrite::new(regex, &it.substitution).map_err(|why| Invalid::new("header.regex_rewrite", why))
+            });
+            HashOn::Header { name: header.header_name.to_ascii_lowercase(), rewrite: rewrite.transpose()? }
+        }
+        Some(PolicySpecifier::FilterState(state)) if state.key == CHANNEL_ID => HashOn::Channel,
+        _ => return Ok(None),
+    };
+    Ok(Some(HashPolicy { on, terminal: proto.terminal }))
 }
 
 /// The clusters with weight.

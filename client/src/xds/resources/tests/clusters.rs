@@ -1,6 +1,7 @@
 //! Clusters: what a balancer must know, and what is refused.
 
 use super::*;
+use crate::xds::balancing::{Lookup, Ring, Weighting};
 
 fn clustered(change: impl FnOnce(&mut ProtoCluster)) -> Any {
     let mut cluster = cluster_of("c", "service");
@@ -161,9 +162,12 @@ fn of_a_list_of_policies_the_first_known_one_counts() {
     };
     for (name, expected) in [
         ("round_robin.v3.RoundRobin", Balancing::LeastRequest),
-        ("client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin", Balancing::WeightedRoundRobin),
-        ("ring_hash.v3.RingHash", Balancing::RingHash),
-        ("maglev.v3.Maglev", Balancing::Maglev),
+        (
+            "client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin",
+            Balancing::WeightedRoundRobin(Weighting::default()),
+        ),
+        ("ring_hash.v3.RingHash", Balancing::RingHash(Ring::default())),
+        ("maglev.v3.Maglev", Balancing::Maglev(Lookup::default())),
     ] {
         assert_eq!(read(policies(vec![unknown(), policy(name, Vec::new()), choices(2)])), [expected]);
     }
@@ -199,7 +203,7 @@ fn of_a_list_of_policies_the_first_known_one_counts() {
         })
     };
     assert!(content(Kind::Cluster, &legacy(LbPolicy::RoundRobin)).is_ok());
-    refused(Kind::Cluster, &legacy(LbPolicy::RingHash), "lb_policy error:LB policy is not supported");
+    refused(Kind::Cluster, &legacy(LbPolicy::Random), "lb_policy error:LB policy is not supported");
 }
 
 #[test]

@@ -40,6 +40,7 @@ use crate::xds::routing::{Forward, NoRoute, Route};
 mod clusters;
 mod endpoints;
 mod routes;
+mod strategies;
 
 fn seconds(seconds: i64) -> Option<ProtoDuration> {
     Some(ProtoDuration { seconds, nanos: 0 })

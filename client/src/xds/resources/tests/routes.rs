@@ -1,6 +1,11 @@
 //! RouteConfigurations: which are taken, and where their calls go.
 
+use envoy_types::pb::envoy::config::route::v3::route_action::HashPolicy as ProtoHash;
+use envoy_types::pb::envoy::config::route::v3::route_action::hash_policy::{self, PolicySpecifier};
+use envoy_types::pb::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
+
 use super::*;
+use crate::xds::hashing::{HashOn, HashPolicy, Rewrite};
 
 fn vhosts(hosts: Vec<ProtoHost>) -> Any {
     let routes = RouteConfiguration { name: "r".to_owned(), virtual_hosts: hosts, ..RouteConfiguration::default() };
@@ -207,6 +212,45 @@ fn weighted_clusters_are_those_with_weight() {
     refused(Kind::RouteConfiguration, &weighted(&[("a", 0)]), "no cluster has weight");
     refused(Kind::RouteConfiguration, &weighted(&[("", 1)]), "weighted_clusters.clusters[0].name error:must not be");
     refused(Kind::RouteConfiguration, &weighted(&[("a", u32::MAX), ("b", 1)]), "exceeds uint32 max");
+}
+
+#[test]
+fn a_routes_hash_is_of_headers_and_of_the_channel() {
+    let with = |policies: Vec<ProtoHash>| routed(|_, action| action.hash_policy = policies);
+    let on = |specifier| ProtoHash { policy_specifier: Some(specifier), terminal: false };
+    let header = |name: &str, rewrite: Option<(&str, &str)>| {
+        let regex_rewrite = rewrite.map(|(regex, substitution)| RegexMatchAndSubstitute {
+            pattern: Some(RegexMatcher { regex: regex.to_owned(), ..RegexMatcher::default() }),
+            substitution: substitution.to_owned(),
+        });
+        on(PolicySpecifier::Header(hash_policy::Header { header_name: name.to_owned(), regex_rewrite }))
+    };
+    let state = |key: &str| on(PolicySpecifier::FilterState(hash_policy::FilterState { key: key.to_owned() }));
+    let cookie = on(PolicySpecifier::Cookie(hash_policy::Cookie::default()));
+    let given = vec![
+        ProtoHash { terminal: true, ..header("X-User", None) },
+        header("x-path", Some(("/a/(.*)", r"\1"))),
+        cookie,
+        state("other"),
+        state("io.grpc.channel_id"),
+        ProtoHash::default(),
+    ];
+    let hash = |name: &str, rewrite| HashOn::Header { name: name.to_owned(), rewrite };
+    let rewrite = Some(Rewrite::new("/a/(.*)", r"\1").unwrap());
+    let expected = [
+        HashPolicy { on: hash("x-user", None), terminal: true },
+        HashPolicy { on: hash("x-path", rewrite), terminal: false },
+        HashPolicy { on: HashOn::Channel, terminal: false },
+    ];
+    assert_eq!(forward(&with(given)).hash, expected);
+    let at = "virtual_hosts[0].routes[0].route.hash_policy[0].header.";
+    for (bad, problem) in [
+        (header("", None), "header_name error:must not be empty"),
+        (header("a", Some(("(", ""))), "regex_rewrite error:invalid regular expression"),
+        (header("a", Some(("a", r"\1"))), "regex_rewrite error:the substitution names no group by"),
+    ] {
+        refused(Kind::RouteConfiguration, &with(vec![bad]), &format!("{at}{problem}"));
+    }
 }
 
 #[test]
