@@ -23,6 +23,15 @@ impl<S: Strategy> From<S> for Chosen {
 }
 
 impl Chosen {
+    /// Whether it is this very one, with all that it keeps.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (None, None) => true,
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
     /// What the strategy keeps for an endpoint; the default keeps nothing.
     pub(super) fn seat(&self, address: SocketAddr) -> Option<Arc<dyn Seated>> {
         self.0.as_ref().map(|strategy| strategy.seat(address))

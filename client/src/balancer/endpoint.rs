@@ -9,7 +9,6 @@ use arc_swap::ArcSwap;
 
 use super::Outcome;
 use super::cell::Seat;
-use super::chosen::Seated;
 use super::health::Vitals;
 use super::latency::{Latency, Peers};
 use super::stripe::Ledger;
@@ -26,8 +25,6 @@ pub struct Endpoint<T> {
     address: SocketAddr,
     pub(super) seat: Seat,
     pub(super) ledger: Arc<Ledger>,
-    /// What the strategy keeps for it, if that keeps anything.
-    pub(super) seated: Option<Arc<dyn Seated>>,
     pub(super) place: ArcSwap<Place>,
     succeeded: AtomicU64,
     failed: AtomicU64,
@@ -52,12 +49,11 @@ impl<T> Endpoint<T> {
         address: SocketAddr,
         place: Arc<Place>,
         (seat, ledger): (Seat, Arc<Ledger>),
-        seated: Option<Arc<dyn Seated>>,
         transport: T,
     ) -> Self {
         let place = ArcSwap::new(place);
         let (succeeded, failed, vitals, latency) = Default::default();
-        Self { address, seat, ledger, seated, place, succeeded, failed, vitals, latency, transport }
+        Self { address, seat, ledger, place, succeeded, failed, vitals, latency, transport }
     }
 
     /// Its address.

@@ -108,6 +108,16 @@ impl<T: Default> Balancer<T> {
         self.change(now, |state| state.assign(assignment));
     }
 
+    /// The same, and shares requests by `strategy` from now on. Nothing else changes: connections, counts, warmth and what is
+    /// known of an endpoint's latency stay.
+    pub fn assign_by(&self, assignment: Arc<Assignment>, strategy: impl Into<Chosen>, now: Instant) {
+        let chosen = strategy.into();
+        self.change(now, |state| {
+            state.choose(chosen);
+            state.assign(assignment);
+        });
+    }
+
     /// The name comes to nothing, and it is known why: calls fail until an assignment comes.
     pub fn not_found(&self, resource: Arc<str>, reason: Arc<str>, now: Instant) {
         self.change(now, |state| state.clear(PickError::NotFound { resource, reason }));

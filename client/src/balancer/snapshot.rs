@@ -40,19 +40,29 @@ pub(super) struct Locality<T> {
     chunks: Arc<Chunks>,
     /// In the slots' order.
     endpoints: Vec<Arc<Endpoint<T>>>,
+    /// What the strategy keeps for each; empty if it keeps nothing.
+    seats: Vec<Arc<dyn Seated>>,
+}
+
+/// An endpoint as a locality is laid out with it.
+pub(super) struct Laid<T> {
+    pub(super) endpoint: Arc<Endpoint<T>>,
+    /// At least 1.
+    pub(super) weight: u32,
+    pub(super) seated: Option<Arc<dyn Seated>>,
 }
 
 impl<T> Locality<T> {
-    /// `None` without endpoints. Their weights are at least 1.
-    pub(super) fn new(chosen: &Chosen, chunks: Arc<Chunks>, endpoints: Vec<(Arc<Endpoint<T>>, u32)>) -> Option<Self> {
-        let cells = endpoints.iter().map(|(endpoint, weight)| (endpoint.seat.number(), *weight));
+    /// `None` without endpoints.
+    pub(super) fn new(chosen: &Chosen, chunks: Arc<Chunks>, laid: Vec<Laid<T>>) -> Option<Self> {
+        let cells = laid.iter().map(|it| (it.endpoint.seat.number(), it.weight));
         let slots = Slots::new(Arc::clone(&chunks), cells)?;
-        let members: Vec<_> = endpoints
-            .iter()
-            .map(|(it, weight)| Member { address: it.address(), weight: *weight, node: it.seated.clone() })
-            .collect();
+        let member =
+            |it: &Laid<T>| Member { address: it.endpoint.address(), weight: it.weight, node: it.seated.clone() };
+        let members: Vec<_> = laid.iter().map(member).collect();
         let chooser = chosen.chooser(&members);
-        Some(Self { slots, chooser, chunks, endpoints: endpoints.into_iter().map(|(endpoint, _)| endpoint).collect() })
+        let seats = members.into_iter().filter_map(|member| member.node).collect();
+        Some(Self { slots, chooser, chunks, endpoints: laid.into_iter().map(|it| it.endpoint).collect(), seats })
     }
 }
 
@@ -179,9 +189,10 @@ impl<T> Snapshot<T> {
     /// What the strategy wants to be told of requests at the endpoint.
     #[inline]
     pub(super) fn seated(&self, drawn: Drawn) -> Option<&Arc<dyn Seated>> {
-        match self.routes[drawn.route as usize].locality.chooser {
+        let locality = &self.routes[drawn.route as usize].locality;
+        match locality.chooser {
             Chooser::LeastRequest => None,
-            Chooser::Other(_) => self.endpoint(drawn).seated.as_ref(),
+            Chooser::Other(_) => locality.seats.get(drawn.at as usize),
         }
     }
 }

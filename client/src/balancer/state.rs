@@ -10,12 +10,12 @@ use tokio::time::Instant;
 
 use super::area::{Area, Standing};
 use super::cell::{Admission, Cells};
-use super::chosen::Chosen;
+use super::chosen::{Chosen, Seated};
 use super::explain::{LocalityShare, because};
 use super::health;
 use super::latency::Peers;
 use super::shares::{Stand, shares};
-use super::snapshot::{Locality, Snapshot, Taker, routes};
+use super::snapshot::{Laid, Locality, Snapshot, Taker, routes};
 use super::stripe::Ledger;
 use super::{Endpoint, PickError, Place, Status};
 use crate::load::LoadRecorder;
@@ -60,6 +60,8 @@ pub(super) struct State<T> {
 #[derive(Debug)]
 struct Entry<T> {
     endpoint: Arc<Endpoint<T>>,
+    /// What the strategy keeps for it, if that keeps anything.
+    seated: Option<Arc<dyn Seated>>,
     status: Status,
     /// It has been down since it was ready last, whatever it is now.
     lost: bool,
@@ -118,6 +120,17 @@ impl<T: Default> State<T> {
         }
     }
 
+    /// Shares requests in another way from the next assignment on. Endpoints stay as they are, but for what a strategy keeps
+    /// for them: that of the new one begins anew. Requests that are open end with the one that they began with.
+    pub(super) fn choose(&mut self, chosen: Chosen) {
+        if !self.chosen.is(&chosen) {
+            self.chosen = chosen;
+            for (address, entry) in &mut self.entries {
+                entry.seated = self.chosen.seat(*address);
+            }
+        }
+    }
+
     pub(super) fn assign(&mut self, assignment: Arc<Assignment>) {
         (self.outliers, self.warmup) = (assignment.outlier_detection, assignment.warmup);
         let mut before = std::mem::take(&mut self.entries);
@@ -167,9 +180,10 @@ impl<T: Default> State<T> {
 
     fn newcomer(&self, address: SocketAddr, place: &Arc<Place>, health: health::Standing) -> Entry<T> {
         let counts = (self.cells.seat(), Arc::clone(&self.ledger));
-        let endpoint = Endpoint::new(address, Arc::clone(place), counts, self.chosen.seat(address), T::default());
+        let endpoint = Endpoint::new(address, Arc::clone(place), counts, T::default());
         Entry {
             endpoint: Arc::new(endpoint),
+            seated: self.chosen.seat(address),
             status: Status::Idle,
             lost: false,
             admission: Admission::OPEN,
@@ -410,7 +424,8 @@ impl<T> State<T> {
                 entry.laid = before.usable;
                 area.change(before, entry.standing());
                 if entry.laid {
-                    usable.push((Arc::clone(&entry.endpoint), assigned.weight.max(1)));
+                    let (endpoint, seated) = (Arc::clone(&entry.endpoint), entry.seated.clone());
+                    usable.push(Laid { endpoint, weight: assigned.weight.max(1), seated });
                 }
             }
             area.layout = Locality::new(&self.chosen, self.cells.chunks(), usable).map(Arc::new);

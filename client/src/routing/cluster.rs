@@ -12,10 +12,10 @@ use super::breaker::{Breaker, Passed};
 use super::budget::Budget;
 use super::follow::{AbortOnDrop, drive};
 
-use crate::balancer::Balancer;
+use crate::balancer::{Balancer, Chosen};
 use crate::connection::{Keep, Pool};
 use crate::load::LoadRecorder;
-use crate::xds::model::{Assignment, Balancing};
+use crate::xds::model::Assignment;
 
 /// A cluster that requests go to. Dropped, it closes its connections once they are idle.
 #[derive(Debug)]
@@ -29,9 +29,16 @@ pub(crate) struct Cluster<T> {
     retrying: Breaker,
     /// Its calls that wait for an endpoint.
     waiting: Breaker,
-    balancing: Vec<Balancing>,
-    assignments: watch::Sender<Arc<Assignment>>,
+    wanted: watch::Sender<Wanted>,
     _driver: AbortOnDrop,
+}
+
+/// What a cluster is to be.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    pub(super) assignment: Arc<Assignment>,
+    /// The strategy that the assignment asks for: the same one as long as it asks for the same.
+    pub(super) chosen: Chosen,
 }
 
 /// Makes what keeps a balancer's endpoints connected.
@@ -56,19 +63,18 @@ impl<T: Default + Send + Sync + 'static> Cluster<T> {
     /// Begins to connect. The `number`th of its service: each has random choices of its own. In a runtime only.
     pub(super) fn start(assignment: Arc<Assignment>, parts: &Parts<T>, number: u64) -> Self {
         let seed = parts.seed.wrapping_add(number);
-        let balancer =
-            Arc::new(Balancer::with_load(parts.strategies.choose(&assignment.balancing), seed, parts.load.clone()));
+        let chosen = parts.strategies.choose(&assignment.balancing);
+        let balancer = Arc::new(Balancer::with_load(chosen.clone(), seed, parts.load.clone()));
         balancer.assign(Arc::clone(&assignment), Instant::now());
         let pool = Pool::new(Arc::clone(&balancer), (parts.keeper)(&balancer));
-        let (assignments, newest) = watch::channel(Arc::clone(&assignment));
+        let (wanted, newest) = watch::channel(Wanted { assignment: Arc::clone(&assignment), chosen });
         let cluster = Self {
             name: Arc::clone(&assignment.cluster),
             budget: Budget::default(),
             retry_percent: AtomicU32::default(),
             retrying: Breaker::default(),
             waiting: Breaker::default(),
-            balancing: assignment.balancing.clone(),
-            assignments,
+            wanted,
             _driver: AbortOnDrop::spawn(drive(newest, Arc::clone(&balancer), pool)),
             balancer,
         };
@@ -76,20 +82,18 @@ impl<T: Default + Send + Sync + 'static> Cluster<T> {
         cluster
     }
 
-    /// Whether it can take this assignment; one that shares requests in another way is another cluster's.
-    pub(super) fn suits(&self, assignment: &Assignment) -> bool {
-        self.balancing == assignment.balancing
-    }
-
     /// Takes a new assignment.
-    pub(super) fn assign(&self, assignment: &Arc<Assignment>) {
-        let is_new = |held: &mut Arc<Assignment>| {
-            let is_new = !Arc::ptr_eq(held, assignment);
-            *held = Arc::clone(assignment);
+    pub(super) fn assign(&self, assignment: &Arc<Assignment>, strategies: &Strategies) {
+        let is_new = |held: &mut Wanted| {
+            let is_new = !Arc::ptr_eq(&held.assignment, assignment);
+            if held.assignment.balancing != assignment.balancing {
+                held.chosen = strategies.choose(&assignment.balancing);
+            }
+            held.assignment = Arc::clone(assignment);
             is_new
         };
         self.limit(assignment);
-        self.assignments.send_if_modified(is_new);
+        self.wanted.send_if_modified(is_new);
     }
 
     fn limit(&self, assignment: &Assignment) {

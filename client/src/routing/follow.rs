@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::Router;
-use super::cluster::{Cluster, Parts};
+use super::cluster::{Cluster, Parts, Wanted};
 use super::table::{Table, Target};
 use crate::balancer::Balancer;
 use crate::connection::Pool;
@@ -75,14 +75,12 @@ impl<T: Default + Send + Sync + 'static> Clusters<T> {
         let mut before = std::mem::take(&mut self.held);
         let mut targets: BTreeMap<Arc<str>, Target<T>> = BTreeMap::new();
         for (name, cluster) in &routing.clusters {
-            let target = cluster.as_ref().map_err(NoCluster::clone).map(|assignment| {
-                match before.remove(name).filter(|cluster| cluster.suits(assignment)) {
-                    Some(cluster) => {
-                        cluster.assign(assignment);
-                        cluster
-                    }
-                    None => self.start(assignment),
+            let target = cluster.as_ref().map_err(NoCluster::clone).map(|assignment| match before.remove(name) {
+                Some(cluster) => {
+                    cluster.assign(assignment, &self.parts.strategies);
+                    cluster
                 }
+                None => self.start(assignment),
             });
             if let Ok(cluster) = &target {
                 self.held.insert(Arc::clone(name), Arc::clone(cluster));
@@ -99,9 +97,9 @@ impl<T: Default + Send + Sync + 'static> Clusters<T> {
     }
 }
 
-/// Takes a cluster's assignments, keeps the connections that its balancer wants, and moves its ramps on.
+/// Takes what a cluster is to be, keeps the connections that its balancer wants, and moves its ramps on.
 pub(super) async fn drive<T: Default>(
-    mut assignments: watch::Receiver<Arc<Assignment>>,
+    mut wanted: watch::Receiver<Wanted>,
     balancer: Arc<Balancer<T>>,
     mut pool: Pool<T>,
 ) {
@@ -111,11 +109,11 @@ pub(super) async fn drive<T: Default>(
         let wake = balancer.tick(Instant::now());
         pool.reconcile();
         tokio::select! {
-            changed = assignments.changed(), if source_is_alive => {
+            changed = wanted.changed(), if source_is_alive => {
                 source_is_alive = changed.is_ok();
                 if source_is_alive {
-                    let newest = Arc::clone(&assignments.borrow_and_update());
-                    balancer.assign(newest, Instant::now());
+                    let Wanted { assignment, chosen } = wanted.borrow_and_update().clone();
+                    balancer.assign_by(assignment, chosen, Instant::now());
                 }
             }
             // The balancer is held here, so that this never ends.
