@@ -1,5 +1,5 @@
 //! Gateways from the API server, with the rights that the chart gives: what an Envoy of the gateway is sent, and what the
-//! objects' owners are told. The Gateway API's definitions are its authors', and are installed while the control plane runs.
+//! objects' owners are told; and routes of Services, which need less. The Gateway API's definitions are its authors', and are installed while the control plane runs.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -38,17 +38,21 @@ const SECRETS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tl
 const OTHER: &str = "example.com/other";
 
 pub(super) fn checks() -> Vec<Check> {
-    vec![Check::lasting(
-        "gateway: objects of the API server reach its Envoys, and conditions say what is amiss",
-        Duration::from_secs(180),
-        served,
-    )]
+    let within = Duration::from_secs(180);
+    vec![
+        Check::lasting(
+            "gateway: objects of the API server reach its Envoys, and conditions say what is amiss",
+            within,
+            served,
+        ),
+        Check::lasting("gateway: routes of Services need no flag, and no right to Secrets", within, of_services),
+    ]
 }
 
 /// Resources, encoded, by type and name.
 type Resources = HashMap<(String, String), Vec<u8>>;
 
-/// What the Envoy of a gateway was sent last. It accepts everything.
+/// What a client was sent last: the Envoy of a gateway, or one of no gateway. It accepts everything.
 struct Envoy {
     resources: Arc<Mutex<Resources>>,
     _task: AbortOnDropHandle<()>,
@@ -63,16 +67,17 @@ struct Named {
 
 impl Envoy {
     /// One of `gateway` that asks for all listeners, and for `routes` and `secrets` by name.
-    async fn start(xds: SocketAddr, gateway: &str, routes: &[&str], secrets: &[&str]) -> anyhow::Result<Self> {
+    async fn start(xds: SocketAddr, gateway: Option<&str>, routes: &[&str], secrets: &[&str]) -> anyhow::Result<Self> {
         let channel = tonic::transport::Endpoint::from_shared(format!("http://{xds}"))?.connect().await?;
         let mut client = AggregatedDiscoveryServiceClient::new(channel);
         let (requests, stream) = mpsc::unbounded();
-        let says = ProtoValue { kind: Some(ValueKind::StringValue(gateway.to_owned())) };
+        let says = |gateway: &str| ProtoValue { kind: Some(ValueKind::StringValue(gateway.to_owned())) };
+        let says = gateway.map(|gateway| ("portolan.dev/gateway".to_owned(), says(gateway)));
         let node = Node {
             id: "edge-1".to_owned(),
             cluster: "one".to_owned(),
             locality: Some(Locality { region: "here".into(), zone: "here-a".into(), sub_zone: "one".into() }),
-            metadata: Some(Struct { fields: [("portolan.dev/gateway".to_owned(), says)].into() }),
+            metadata: Some(Struct { fields: says.into_iter().collect() }),
             ..Node::default()
         };
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
@@ -243,7 +248,8 @@ async fn served(lab: Lab) -> anyhow::Result<()> {
     .await?;
 
     // What its Envoys are sent.
-    let envoy = Envoy::start(plane.xds(), "shop/edge", &["shop/edge/8080", "a.shop:80"], &["shop/edge-cert"]).await?;
+    let envoy =
+        Envoy::start(plane.xds(), Some("shop/edge"), &["shop/edge/8080", "a.shop:80"], &["shop/edge-cert"]).await?;
     eventually("listeners, routes and the certificate reach the Envoy", SOON, || async {
         let listeners = ["shop/edge/8080", "shop/edge/8443"].iter().all(|name| envoy.has(LISTENERS, name).is_some());
         let routes = envoy.has(ROUTES, "shop/edge/8080");
@@ -263,12 +269,6 @@ async fn served(lab: Lab) -> anyhow::Result<()> {
     };
     let well = ["True Accepted observed 1", "True Programmed observed 1", "\"web\" 2", "\"secure\" 2"];
     objects.says(&objects.gateways, "edge", of_gateway, &well).await?;
-    let of_route = |status: &Value| {
-        let parents = status["parents"].as_array().cloned().unwrap_or_default();
-        let ours = parents.iter().find(|parent| parent["controllerName"] == "portolan.dev/gateway");
-        let conditions = ours.map_or(Value::Null, |parent| parent["conditions"].clone());
-        ["Accepted", "ResolvedRefs"].map(|kind| said(&conditions, kind)).to_vec()
-    };
     let good = ["True Accepted observed 1", "True ResolvedRefs observed 1"];
     objects.says(&objects.routes, "web", of_route, &good).await?;
     let missing = ["True Accepted observed 1", "False BackendNotFound observed 1"];
@@ -279,12 +279,7 @@ async fn served(lab: Lab) -> anyhow::Result<()> {
     ensure!(status.contains(line), "status does not say `{line}`:\n{status}");
 
     // A route whose parent is a Service steers that service's own clients.
-    let canary = json!({
-        "parentRefs": [{"group": "", "kind": "Service", "name": "a"}],
-        "rules": [{"matches": [{"headers": [{"name": "lane", "value": "blue"}]}],
-            "backendRefs": [{"name": "a", "port": 80}]}],
-    });
-    objects.put(&objects.grpc_routes, "GRPCRoute", "canary", canary).await?;
+    objects.put(&objects.grpc_routes, "GRPCRoute", "canary", canary("shop")).await?;
     eventually("the clients of the Service get its route", SOON, || async {
         let routes = envoy.has(ROUTES, "a.shop:80").unwrap_or_default();
         Ok((contains(&routes, b"lane") && contains(&routes, b"a.shop.svc.cluster.local:80")).then_some(()))
@@ -320,6 +315,71 @@ async fn served(lab: Lab) -> anyhow::Result<()> {
     put_secret(&lab, &kubeconfig, &second).await?;
     eventually("the new certificate reaches the Envoy", SOON, || async {
         Ok((envoy.chain("shop/edge-cert").as_deref() == Some(second.0.as_bytes())).then_some(()))
+    })
+    .await
+}
+
+/// A route for the clients of the Service `a` of a namespace.
+fn canary(namespace: &str) -> Value {
+    json!({
+        "parentRefs": [{"group": "", "kind": "Service", "namespace": namespace, "name": "a"}],
+        "rules": [{"matches": [{"headers": [{"name": "lane", "value": "blue"}]}],
+            "backendRefs": [{"name": "a", "port": 80}]}],
+    })
+}
+
+/// What we say of a route: whether it is accepted, and whether its backends are there.
+fn of_route(status: &Value) -> Vec<String> {
+    let parents = status["parents"].as_array().cloned().unwrap_or_default();
+    let ours = parents.iter().find(|parent| parent["controllerName"] == "portolan.dev/gateway");
+    let conditions = ours.map_or(Value::Null, |parent| parent["conditions"].clone());
+    ["Accepted", "ResolvedRefs"].map(|kind| said(&conditions, kind)).to_vec()
+}
+
+async fn of_services(lab: Lab) -> anyhow::Result<()> {
+    let server = lab.api_server("one").await?;
+    let (admin, kubeconfig) = (server.client().await?, server.kubeconfig().to_owned());
+    chart::put(&lab, &kubeconfig, "install", &[]).await?;
+    let shop = Writer::new(admin.clone(), "shop").await?;
+    shop.service("a", json!({"ports": [{"port": 80, "targetPort": 8080}]}), json!({})).await?;
+    shop.slice("a-1", "a", json!([{"port": 8080}]), &[endpoint("10.1.0.1", "here-a")]).await?;
+    let serve = Serve::alone(&lab.folder, &chart::as_installed(&server)?, &[])?;
+    let plane = Plane::start(&lab.folder, &serve).await?;
+    // Without the Gateway API there are no routes, and nobody waits for any.
+    let client = Envoy::start(plane.xds(), None, &["a.shop:80"], &[]).await?;
+    eventually("the client gets the Service's own route", SOON, || async {
+        Ok(client.has(ROUTES, "a.shop:80").map(|routes| contains(&routes, b"lane")))
+    })
+    .await
+    .and_then(|lane| if lane { Err(anyhow::anyhow!("there is no route yet")) } else { Ok(()) })?;
+    let folder = lab.tools.gateway_api.display().to_string();
+    lab.kubectl(&kubeconfig, &["apply", "--server-side", "-f", &folder]).await?.done()?;
+    let objects = Objects::new(&admin);
+    eventually("the routes are taken", SOON, || async {
+        objects.put(&objects.grpc_routes, "GRPCRoute", "canary", canary("shop")).await?;
+        objects.put(&objects.grpc_routes, "GRPCRoute", "consumer", canary("till")).await?;
+        objects.route("edge", "/", "a", 80).await.map(Some)
+    })
+    .await?;
+    eventually("the client gets the route", SOON, || async {
+        Ok(contains(&client.has(ROUTES, "a.shop:80").unwrap_or_default(), b"lane").then_some(()))
+    })
+    .await?;
+    let good = ["True Accepted observed 1", "True ResolvedRefs observed 1"];
+    objects.says(&objects.grpc_routes, "canary", of_route, &good).await?;
+    let refused = ["False UnsupportedValue observed 1", "True ResolvedRefs observed 1"];
+    objects.says(&objects.grpc_routes, "consumer", of_route, &refused).await?;
+    let status = plane.status_text().await?;
+    let line = "! GRPCRoute shop/consumer: Accepted no, UnsupportedValue: a route for the Service till/a must stand in";
+    ensure!(status.contains(line), "status does not say `{line}`:\n{status}");
+    ensure!(!status.contains("forbidden"), "the chart's rights do not suffice:\n{status}");
+    // A route of a gateway is somebody else's here.
+    let of_gateway = objects.routes.get("edge").await?.data;
+    ensure!(of_gateway["status"]["parents"].is_null(), "a route of a gateway was told of: {of_gateway}");
+    let definition = "grpcroutes.gateway.networking.k8s.io";
+    lab.kubectl(&kubeconfig, &["delete", "-n", "shop", definition, "canary"]).await?.done()?;
+    eventually("the route goes", SOON, || async {
+        Ok((!contains(&client.has(ROUTES, "a.shop:80").unwrap_or_default(), b"lane")).then_some(()))
     })
     .await
 }

@@ -154,6 +154,12 @@ async fn hostile(lab: Lab) -> anyhow::Result<()> {
         })
         .await?;
     }
+    let note = "its label topology.kubernetes.io/region says `there`, and the topology has the zone here-a in here";
+    eventually("`kubectl describe` tells the Node's owner", SOON, || async {
+        let told = lab.kubectl(server.kubeconfig(), &["describe", "node", "lost"]).await?.done()?;
+        Ok(told.contains(note).then_some(()))
+    })
+    .await?;
     shop.service("minus", port_80(), json!({"portolan.dev/weight": "7"})).await?;
     plane.shows("minus.shop", &["10.1.0.9:8080 ready 7 here-a"], SOON).await?;
     let status = plane.status_text().await?;
@@ -227,7 +233,13 @@ async fn forbidden(lab: Lab) -> anyhow::Result<()> {
     allow(&admin, "portolan", json!([services, slices, lease, events])).await?;
     let said: Api<Event> = Api::namespaced(admin.clone(), "default");
     let leases: Api<Lease> = Api::namespaced(admin.clone(), "default");
-    for kind in ["nodes", "namespaces", "drains.portolan.dev", "serviceimports.multicluster.x-k8s.io"] {
+    for kind in [
+        "nodes",
+        "namespaces",
+        "drains.portolan.dev",
+        "serviceimports.multicluster.x-k8s.io",
+        "grpcroutes.gateway.networking.k8s.io",
+    ] {
         let named = format!("{kind} are forbidden: allow ");
         eventually(&format!("an Event of the Lease says that {named}"), Duration::from_secs(40), || async {
             let uid = leases.get("portolan").await?.metadata.uid;
@@ -241,7 +253,8 @@ async fn forbidden(lab: Lab) -> anyhow::Result<()> {
         ensure!(status.contains(&named), "status does not name {kind}:\n{status}");
     }
     plane.shows("a.shop", &["10.1.0.1:8080 ready 1 here-a"], SOON).await?;
-    let rest = json!({"apiGroups": ["", "portolan.dev", "multicluster.x-k8s.io"], "resources": ["*"], "verbs": read});
+    let groups = ["", "portolan.dev", "multicluster.x-k8s.io", "gateway.networking.k8s.io"];
+    let rest = json!({"apiGroups": groups, "resources": ["*"], "verbs": read});
     allow(&admin, "portolan", json!([services, slices, lease, events, rest])).await?;
     eventually("status has nothing to say of Nodes", Duration::from_secs(30), || async {
         Ok((!plane.status_text().await?.contains("nodes are forbidden")).then_some(()))

@@ -69,7 +69,7 @@ pub(super) struct Serve {
     /// Let --source kube watch Pods too, for their portolan.dev/weight
     #[arg(long, env = "PORTOLAN_WATCH_PODS")]
     watch_pods: bool,
-    /// Let --source kube watch Gateways, their routes, and the Secrets of the type kubernetes.io/tls
+    /// Let --source kube watch Gateways, too, with their routes and the Secrets of the type kubernetes.io/tls
     #[arg(long, env = "PORTOLAN_WATCH_GATEWAYS")]
     watch_gateways: bool,
     /// The port for other control planes (mTLS)

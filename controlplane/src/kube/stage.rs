@@ -28,7 +28,8 @@ pub(crate) struct Stage {
 
 impl Stage {
     /// Starts it. The Lease is in the client's namespace; `wanted` takes the endpoint lists that are needed for what is
-    /// written; `notes` has what the owners of objects are told; `gateways` says whether those are ours to tell of.
+    /// written; `notes` has what the owners of objects are told; `gateways` says whether
+    /// those are watched.
     pub(crate) fn start(
         admin: &Arc<Admin>,
         client: &Client,
@@ -48,15 +49,10 @@ impl Stage {
         let told = notes::run(told, events.clone(), lease.standing());
         let inputs = mcs::writer::Inputs { admin: admin.clone(), client: client.clone(), exports, events, wanted };
         let services = mcs::writer::run(inputs, lease.standing());
-        let mut tasks = vec![tokio::spawn(policy), tokio::spawn(told), tokio::spawn(services)];
-        if gateways {
-            tasks.push(tokio::spawn(gateway::run(
-                client.clone(),
-                admin.gateways.clone(),
-                admin.forbidden.clone(),
-                lease.standing(),
-            )));
-        }
+        let (statuses, forbidden) = (admin.gateways.clone(), admin.forbidden.clone());
+        let inputs = gateway::Inputs { client: client.clone(), statuses, forbidden, gateways };
+        let routes = gateway::run(inputs, lease.standing());
+        let tasks = [tokio::spawn(policy), tokio::spawn(told), tokio::spawn(services), tokio::spawn(routes)];
         Self { lease, tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect() }
     }
 

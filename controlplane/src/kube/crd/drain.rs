@@ -23,6 +23,7 @@ use super::{Condition, DURATION, LABEL};
     derive = "PartialEq",
     doc = "Takes a region, cluster or zone out of service, and gives it back.",
     printcolumn(name = "Scope", type_ = "string", json_path = ".spec.scope"),
+    printcolumn(name = "Accepted", type_ = "string", json_path = ".status.conditions[?(@.type=='Accepted')].status"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Percent", type_ = "integer", json_path = ".status.percent"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".spec.reason"),

@@ -9,6 +9,7 @@ mod status;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::select_all;
 use jiff::Timestamp;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::runtime::watcher;
@@ -50,58 +51,71 @@ impl Seen {
     }
 }
 
-/// Writes what `statuses` says while the Lease is ours, for as long as it runs.
-pub(super) async fn run(
-    client: Client,
-    statuses: watch::Receiver<Arc<Statuses>>,
-    forbidden: Forbidden,
-    mut lease: watch::Receiver<Standing>,
-) {
+/// What it needs.
+pub(super) struct Inputs {
+    pub(super) client: Client,
+    /// What became of each object.
+    pub(super) statuses: watch::Receiver<Arc<Statuses>>,
+    /// Where kinds go that RBAC forbids.
+    pub(super) forbidden: Forbidden,
+    /// Whether gateways are watched, and not the routes of Services alone.
+    pub(super) gateways: bool,
+}
+
+/// Writes what is said of each while the Lease is ours, for as long as it runs.
+pub(super) async fn run(inputs: Inputs, mut lease: watch::Receiver<Standing>) {
     while lease.wait_for(|standing| standing.mine).await.is_ok() {
         tokio::select! {
-            () = Writer::new(client.clone(), statuses.clone(), &forbidden).run() => {}
+            () = Writer::new(&inputs).run() => {}
             _ = lease.wait_for(|standing| !standing.mine) => {}
         }
+    }
+}
+
+/// The status to write to an object; `None`: it says so already, or nothing is to be said of it.
+fn wanted(statuses: &Statuses, kind: Kind, name: &Name, seen: &Seen, now: Timestamp) -> Option<Value> {
+    let object = || ObjectName::new(&name.0, &name.1);
+    let of = |route: RouteKind| {
+        let told = statuses.routes.get(&(route, object()));
+        of_route(told.map_or(&[], Vec::as_slice), &seen.status, now)
+    };
+    match kind {
+        Kind::GatewayClass => of_class(seen.parameters, seen.generation, &seen.status, now),
+        Kind::Gateway => of_gateway(statuses.gateways.get(&object())?, &seen.status, now),
+        Kind::HttpRoute => of(RouteKind::Http),
+        Kind::GrpcRoute => of(RouteKind::Grpc),
+        _ => None,
     }
 }
 
 struct Writer {
     client: Client,
     statuses: watch::Receiver<Arc<Statuses>>,
-    classes: Mirror<Seen>,
-    gateways: Mirror<Seen>,
-    http_routes: Mirror<Seen>,
-    grpc_routes: Mirror<Seen>,
+    mirrors: Vec<(Kind, Mirror<Seen>)>,
 }
 
 impl Writer {
-    fn new(client: Client, statuses: watch::Receiver<Arc<Statuses>>, forbidden: &Forbidden) -> Self {
-        let mirror = |kind: Kind, project| {
-            Mirror::start(
-                Api::all_with(client.clone(), &kind.api_resource()),
-                watcher::Config::default(),
-                forbidden,
-                project,
-            )
-        };
+    fn new(inputs: &Inputs) -> Self {
+        let Inputs { client, statuses, forbidden, gateways } = inputs;
         let all = |object: DynamicObject| Some(Seen::of(object));
         let ours = |object: DynamicObject| {
             let ours = object.data.get("spec").is_some_and(|spec| spec["controllerName"] == CONTROLLER);
             ours.then(|| Seen::of(object))
         };
-        Self {
-            classes: mirror(Kind::GatewayClass, ours),
-            gateways: mirror(Kind::Gateway, all),
-            http_routes: mirror(Kind::HttpRoute, all),
-            grpc_routes: mirror(Kind::GrpcRoute, all),
-            statuses,
-            client,
-        }
+        let mirror = |kind: Kind| {
+            let api = Api::all_with(client.clone(), &kind.api_resource());
+            let project = if kind == Kind::GatewayClass { ours } else { all };
+            (kind, Mirror::start(api, watcher::Config::default(), forbidden, project))
+        };
+        let kinds: &[Kind] = if *gateways { &[Kind::GatewayClass, Kind::Gateway] } else { &[] };
+        let mirrors = kinds.iter().chain(&[Kind::HttpRoute, Kind::GrpcRoute]).map(|kind| mirror(*kind)).collect();
+        Self { client: client.clone(), statuses: statuses.clone(), mirrors }
     }
 
     async fn run(mut self) {
         loop {
             let done = self.reconcile().await;
+            let seen = select_all(self.mirrors.iter_mut().map(|(_, mirror)| Box::pin(mirror.changed())));
             tokio::select! {
                 () = tokio::time::sleep(AGAIN_AFTER), if !done => {}
                 changed = self.statuses.changed() => {
@@ -109,10 +123,7 @@ impl Writer {
                         return;
                     }
                 }
-                () = self.classes.changed() => {}
-                () = self.gateways.changed() => {}
-                () = self.http_routes.changed() => {}
-                () = self.grpc_routes.changed() => {}
+                _ = seen => {}
             }
             tokio::time::sleep(GATHER).await;
         }
@@ -123,37 +134,24 @@ impl Writer {
         let statuses = self.statuses.borrow_and_update().clone();
         let now = Timestamp::now();
         let mut done = true;
-        for (name, seen) in &self.classes.now().objects {
-            let wanted = of_class(seen.parameters, seen.generation, &seen.status, now);
-            done &= self.write(Kind::GatewayClass, name, seen, wanted).await;
-        }
-        // Before anything was planned, nothing is known of any of them.
-        if !statuses.synced {
-            return done;
-        }
-        for (name, seen) in &self.gateways.now().objects {
-            if let Some(told) = statuses.gateways.get(&ObjectName::new(&name.0, &name.1)) {
-                done &= self.write(Kind::Gateway, name, seen, of_gateway(told, &seen.status, now)).await;
+        let seen: Vec<_> = self.mirrors.iter_mut().map(|(kind, mirror)| (*kind, mirror.now())).collect();
+        for (kind, mirrored) in seen {
+            // Before anything was planned, nothing is known of any but the classes.
+            if !statuses.synced && kind != Kind::GatewayClass {
+                continue;
             }
-        }
-        let routes = [
-            (Kind::HttpRoute, RouteKind::Http, self.http_routes.now()),
-            (Kind::GrpcRoute, RouteKind::Grpc, self.grpc_routes.now()),
-        ];
-        for (of, kind, routes) in routes {
-            for (name, seen) in &routes.objects {
-                let told = statuses.routes.get(&(kind, ObjectName::new(&name.0, &name.1)));
-                let wanted = of_route(told.map_or(&[], Vec::as_slice), &seen.status, now);
-                done &= self.write(of, name, seen, wanted).await;
+            for (name, seen) in &mirrored.objects {
+                if let Some(status) = wanted(&statuses, kind, name, seen, now) {
+                    done &= self.write(kind, name, seen, status).await;
+                }
             }
         }
         done
     }
 
-    /// Writes a status, if there is one to write. The object must still be the one that was seen: lists are replaced
-    /// whole, and another controller may have put its own entry in.
-    async fn write(&self, kind: Kind, name: &Name, seen: &Seen, status: Option<Value>) -> bool {
-        let Some(status) = status else { return true };
+    /// Writes a status. The object must still be the one that was seen: lists are replaced whole, and another controller
+    /// may have put its own entry in.
+    async fn write(&self, kind: Kind, name: &Name, seen: &Seen, status: Value) -> bool {
         let api: Api<DynamicObject> = match name.0.as_str() {
             "" => Api::all_with(self.client.clone(), &kind.api_resource()),
             namespace => Api::namespaced_with(self.client.clone(), namespace, &kind.api_resource()),

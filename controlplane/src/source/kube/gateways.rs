@@ -21,16 +21,10 @@ use crate::gateway::objects::{
 /// A port that speaks HTTP/2 in plain text says so by this `appProtocol`.
 const CLEARTEXT_HTTP2: &str = "kubernetes.io/h2c";
 
-/// The kinds that only gateways need.
-pub(super) const KINDS: [Kind; 7] = [
-    Kind::GatewayClass,
-    Kind::Gateway,
-    Kind::HttpRoute,
-    Kind::GrpcRoute,
-    Kind::ReferenceGrant,
-    Kind::Secret,
-    Kind::ServiceImport,
-];
+/// The kinds that the routes of Services need. They are always watched.
+pub(super) const OF_SERVICES: [Kind; 3] = [Kind::HttpRoute, Kind::GrpcRoute, Kind::ServiceImport];
+/// The kinds that gateways need besides.
+pub(super) const OF_GATEWAYS: [Kind; 4] = [Kind::GatewayClass, Kind::Gateway, Kind::ReferenceGrant, Kind::Secret];
 
 /// An object of a gateway, whole but for what does not count.
 type Spec<S> = Arc<GatewayObject<S>>;
@@ -168,6 +162,14 @@ pub(super) fn spec<S: DeserializeOwned>(mut object: DynamicObject) -> Projected<
     Projected::of(spec.map(|spec| Some(Arc::new(GatewayObject { metadata: metadata(object.metadata), spec }))))
 }
 
+/// A route, if a Service is among its parents. What is wrong with others is not ours to tell where gateways are not.
+pub(super) fn route_of_service<R: DeserializeOwned>(object: DynamicObject) -> Projected<Spec<RouteSpec<R>>> {
+    let parents = object.data.get("spec").and_then(|spec| spec["parentRefs"].as_array());
+    let is_service = |parent: &serde_json::Value| matches!(parent["kind"].as_str(), Some("Service" | "ServiceImport"));
+    let ours = parents.is_some_and(|parents| parents.iter().any(is_service));
+    if ours { spec(object) } else { Projected::of(Ok(None)) }
+}
+
 fn metadata(of: ObjectMeta) -> Metadata {
     Metadata {
         name: of.name.unwrap_or_default(),
@@ -216,6 +218,10 @@ mod tests {
         State::new("kube".into(), Watched { pods: false, gateways: true })
     }
 
+    fn of_services_alone() -> State {
+        State::new("kube".into(), Watched::default())
+    }
+
     fn take(state: &mut State, updates: impl IntoIterator<Item = Update>) -> Vec<String> {
         updates.into_iter().flat_map(|update| state.take(update, Timestamp::UNIX_EPOCH)).collect()
     }
@@ -248,9 +254,10 @@ mod tests {
     fn types_that_are_not_installed_have_no_objects_and_may_come() {
         let mut state = state();
         take(&mut state, listed(Update::Service, vec![]));
-        take(&mut state, without(&KINDS[..6]));
+        take(&mut state, without(&OF_SERVICES));
+        take(&mut state, without(&OF_GATEWAYS[..3]));
         assert!(state.gateways().is_none(), "of the last kind nothing is known yet");
-        let told = take(&mut state, without(&KINDS[6..]));
+        let told = take(&mut state, without(&OF_GATEWAYS[3..]));
         assert!(told.is_empty() && state.status().errors.is_empty(), "{told:?}");
         let shown = state.gateways().unwrap();
         assert!(shown.synced && shown.is_empty() && shown.classes.0.is_empty());
@@ -271,7 +278,8 @@ mod tests {
         take(&mut state, listed(Update::Service, vec![]));
         take(&mut state, listed(Update::Slice, vec![]));
         take(&mut state, listed(Update::Node, vec![]));
-        take(&mut state, without(&KINDS.map(|kind| if kind == Kind::HttpRoute { Kind::Gateway } else { kind })));
+        take(&mut state, without(&OF_GATEWAYS));
+        take(&mut state, without(&OF_SERVICES[1..]));
         take(&mut state, [Update::Failed(Kind::HttpRoute, Failure::Forbidden("no".into()))]);
         assert!(state.services().is_some() && state.gateways().is_none());
         let status = state.status();
@@ -283,10 +291,49 @@ mod tests {
     }
 
     #[test]
+    fn without_gateways_the_routes_of_services_are_known_once_their_kinds_are() {
+        let mut state = of_services_alone();
+        take(&mut state, listed(Update::Service, vec![]));
+        take(&mut state, without(&OF_SERVICES[..2]));
+        assert!(state.gateways().is_none(), "of ServiceImports nothing is known yet");
+        take(&mut state, without(&OF_SERVICES[2..]));
+        assert!(state.gateways().unwrap().is_empty());
+    }
+
+    #[test]
+    fn routes_of_services_that_rbac_never_allowed_are_none_and_named() {
+        let mut state = of_services_alone();
+        take(&mut state, listed(Update::Service, vec![]));
+        take(&mut state, OF_SERVICES.map(|kind| Update::Failed(kind, Failure::Forbidden("no".into()))));
+        assert!(state.gateways().unwrap().is_empty());
+        let errors = state.status().errors;
+        assert!(errors["grpcroutes.gateway.networking.k8s.io"].contains("are forbidden"), "{errors:?}");
+    }
+
+    #[test]
+    fn where_gateways_are_not_watched_only_the_routes_of_services_are_kept() {
+        let of = |parents: serde_json::Value, rules: serde_json::Value| {
+            let object = json!({"metadata": {"name": "r", "namespace": "shop"},
+                "spec": {"parentRefs": parents, "rules": rules}});
+            route_of_service::<HttpRule>(read(object)).kept
+        };
+        let (service, gateway) = (json!({"group": "", "kind": "Service", "name": "a"}), json!({"name": "edge"}));
+        let kept = of(json!([gateway, service]), json!([])).unwrap().unwrap();
+        assert_eq!((kept.metadata.name.as_str(), kept.spec.parent_refs.len()), ("r", 2));
+        let import = json!({"group": "multicluster.x-k8s.io", "kind": "ServiceImport", "name": "a"});
+        assert!(of(json!([import]), json!([])).unwrap().is_some());
+        assert!(of(json!([gateway]), json!([])).unwrap().is_none());
+        // Somebody else's that we cannot read is not ours to complain of; one of a Service is.
+        assert!(of(json!([gateway]), json!("?")).unwrap().is_none());
+        assert!(of(json!([service]), json!("?")).is_err());
+    }
+
+    #[test]
     fn a_gateway_that_cannot_be_read_is_named_and_its_last_good_state_stands() {
         let mut state = state();
         take(&mut state, listed(Update::Service, vec![]));
-        take(&mut state, without(&KINDS));
+        take(&mut state, without(&OF_SERVICES));
+        take(&mut state, without(&OF_GATEWAYS));
         take(&mut state, listed(|it| Update::Gateways(Seen::Gateway(it)), vec![edge(80)]));
         state.gateways();
         take(&mut state, [Update::Gateways(Seen::Gateway(Event::Apply(edge(70_000))))]);

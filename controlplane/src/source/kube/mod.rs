@@ -44,7 +44,8 @@ pub struct KubeConfig {
     pub name: String,
     /// Whether Pods are watched for their annotations. Their number makes it costly.
     pub pods: bool,
-    /// Whether what gateways are made from is watched, as far as the API server has it; that takes the right to read Secrets.
+    /// Whether gateways are watched, with all routes and certificates, as far as the API server has them; that takes the right
+    /// to read Secrets. Routes of Services are watched in any case.
     pub gateways: bool,
     /// How long one watch lasts before it is renewed where it ended. One that is silent a little longer is taken for
     /// dead, so this is how soon a connection that hangs half open is noticed.
@@ -95,9 +96,7 @@ impl KubeSource {
         let (services, services_out) = slot::channel(Arc::<LocalServices>::default());
         let (status, status_out) = slot::channel(Arc::new(state.status()));
         let (notes, notes_out) = slot::channel(Arc::default());
-        // What is not watched is known to be none.
-        let none = GatewayObjects { synced: !config.gateways, ..GatewayObjects::default() };
-        let (gateways, gateways_out) = slot::channel(Arc::new(none));
+        let (gateways, gateways_out) = slot::channel(Arc::<GatewayObjects>::default());
         let source = Source { services: services_out, gateways: gateways_out, status: status_out };
         let slots = Slots { services, gateways, status, notes };
         let task = tokio::spawn(run(watch::all(config, StdRng::from_rng(rng)), topology, state, slots));

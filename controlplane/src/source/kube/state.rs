@@ -342,9 +342,11 @@ impl State {
         let known = |kind: Kind| self.listed(kind) || (!kind.is_needed() && forbidden(kind));
         let synced = [Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::Pod].into_iter().all(known);
         let absent = |kind: Kind| failure(kind) == Some(&Failure::Missing);
-        let ready = self.watched.gateways
-            && self.services.listed
-            && gateways::KINDS.into_iter().all(|kind| known(kind) || absent(kind));
+        // Routes of Services are read wherever that is allowed; who wants gateways says so, and waits for it.
+        let allowed = |kind: Kind| self.watched.gateways || !forbidden(kind);
+        let of_services = gateways::OF_SERVICES.into_iter().all(|kind| known(kind) || absent(kind) || !allowed(kind));
+        let of_gateways = gateways::OF_GATEWAYS.into_iter().all(|kind| known(kind) || absent(kind));
+        let ready = self.services.listed && of_services && (of_gateways || !self.watched.gateways);
         if synced && !self.synced {
             (self.synced, self.changed) = (true, true);
         }

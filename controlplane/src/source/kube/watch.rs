@@ -67,24 +67,28 @@ pub(super) fn all(config: &KubeConfig, mut rng: StdRng) -> Updates {
             Update::Pod,
         ));
     }
+    let mut of = |kind| {
+        let api: Api<DynamicObject> = Api::all_with(client(kind), &kind.api_resource());
+        (kind, watcher(api, settings()).backoff(retry()))
+    };
+    let imports = of(Kind::ServiceImport);
+    let (http, grpc) = (of(Kind::HttpRoute), of(Kind::GrpcRoute));
+    updates.push(gateway(imports, gateways::import, Seen::Import));
     if config.gateways {
-        let mut of = |kind| {
-            let api: Api<DynamicObject> = Api::all_with(client(kind), &kind.api_resource());
-            (kind, watcher(api, settings()).backoff(retry()))
-        };
-        let all = [
+        updates.extend([
+            gateway(http, gateways::spec, Seen::HttpRoute),
+            gateway(grpc, gateways::spec, Seen::GrpcRoute),
             gateway(of(Kind::GatewayClass), gateways::class, Seen::Class),
             gateway(of(Kind::Gateway), gateways::spec, Seen::Gateway),
-            gateway(of(Kind::HttpRoute), gateways::spec, Seen::HttpRoute),
-            gateway(of(Kind::GrpcRoute), gateways::spec, Seen::GrpcRoute),
             gateway(of(Kind::ReferenceGrant), gateways::spec, Seen::Grant),
-            gateway(of(Kind::ServiceImport), gateways::import, Seen::Import),
-        ];
-        updates.extend(all);
+        ]);
         // Of the Secrets no others are asked for.
         let of_tls = settings().fields(&format!("type={TLS_SECRET}"));
         let secrets = watcher(Api::<Secret>::all(client(Kind::Secret)), of_tls).backoff(retry());
         updates.push(gateway((Kind::Secret, secrets), gateways::secret, Seen::Secret));
+    } else {
+        updates.push(gateway(http, gateways::route_of_service, Seen::HttpRoute));
+        updates.push(gateway(grpc, gateways::route_of_service, Seen::GrpcRoute));
     }
     updates
 }
