@@ -6,7 +6,7 @@ use std::sync::Arc;
 use portolan_topology::names::{Locality, ServiceId};
 use portolan_topology::plan::Plan;
 use portolan_topology::policy::EffectivePolicy;
-use portolan_topology::service::Endpoint;
+use portolan_topology::service::{Endpoint, Health};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -66,6 +66,16 @@ pub struct ServedService {
     pub endpoints: BTreeMap<Locality, Arc<Vec<Endpoint>>>,
     /// The policy in force.
     pub policy: Arc<EffectivePolicy>,
+}
+
+impl ServedService {
+    /// Whether it has an endpoint that may take traffic.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        let healthy = self.plan.priorities.iter().flatten().filter(|planned| !planned.unhealthy);
+        let mut listed = healthy.filter_map(|planned| self.endpoints.get(&planned.locality));
+        listed.any(|endpoints| endpoints.iter().any(|endpoint| endpoint.health == Health::Ready))
+    }
 }
 
 /// Answers questions, and goes on answering them as things change.

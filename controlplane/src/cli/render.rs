@@ -225,7 +225,11 @@ fn details(status: &Status) -> String {
 }
 
 pub(super) fn clients(clients: &Clients, wide: bool) -> String {
-    let mut header = vec!["CLIENT", "AGENT", "LOCALITY", "CONNECTED", "LDS", "RDS", "CDS", "EDS"];
+    // Only gateways have secrets.
+    let secrets = clients.clients.iter().any(|client| client.subscriptions.contains_key("SDS"));
+    let mut types = vec!["LDS", "RDS", "CDS", "EDS"];
+    types.extend(secrets.then_some("SDS"));
+    let mut header = [&["CLIENT", "AGENT", "LOCALITY", "CONNECTED"], &types[..]].concat();
     if wide {
         header.extend(["ADDRESS", "IDENTITY", "NAMES"]);
     }
@@ -238,7 +242,7 @@ pub(super) fn clients(clients: &Clients, wide: bool) -> String {
         };
         let agent = format!("{} {}", client.user_agent, client.version).trim().to_owned();
         let mut row = vec![name.clone(), agent, client.locality.to_string(), age(client.connected_ms)];
-        row.extend(["LDS", "RDS", "CDS", "EDS"].map(state));
+        row.extend(types.iter().map(|kind| state(kind)));
         if wide {
             row.push(client.address.clone().unwrap_or_else(|| NONE.to_owned()));
             row.push(client.identity.clone().unwrap_or_else(|| NONE.to_owned()));

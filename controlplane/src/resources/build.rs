@@ -7,7 +7,7 @@ use prost::Message;
 use portolan_topology::policy::EffectivePolicy;
 
 use super::class::ClientClass;
-use super::name::{ResourceName, is_nowhere};
+use super::name::{ResourceName, is_nowhere, nowhere};
 use super::{Encoded, Kind, Lookup, cluster, endpoints, listener, route, server, service_routes};
 use crate::catalog::served::{Served, ServedService};
 use crate::gateway::plan::ServiceRoutes;
@@ -78,7 +78,11 @@ fn routed(
     };
     let own = name.canonical(service.port);
     let configuration = match routes {
-        None => route::present(asked, own.of_kind(Kind::Cds), &service.policy, class),
+        None => {
+            let leave = class.keeps_last_endpoints() && !service.is_usable();
+            let cluster = if leave { nowhere(own.authority.as_deref()) } else { own.of_kind(Kind::Cds) };
+            route::present(asked, cluster, &service.policy, class)
+        }
         Some(routes) if routes.iter().any(|route| route.pending) => return Lookup::Unknown,
         Some(routes) => service_routes::configuration(asked, &own, &routes, &service.policy, class),
     };
@@ -105,10 +109,12 @@ pub fn is_unmoved(kind: Kind, before: &Served, now: &Served) -> bool {
         (Served::NotYet, Served::NotYet) | (Served::Absent, Served::Absent) => true,
         (Served::Present(before), Served::Present(now)) => {
             // Field by field, so that a new one must be thought of here.
-            let ServedService { port, plan, endpoints, policy } = &**before;
+            let before = &**before;
+            let ServedService { port, plan, endpoints, policy } = before;
             let same_service = *port == now.port && *policy == now.policy;
             match kind {
-                Kind::Cds | Kind::Sds | Kind::Lds | Kind::Rds => same_service,
+                Kind::Cds | Kind::Sds | Kind::Lds => same_service,
+                Kind::Rds => same_service && before.is_usable() == now.is_usable(),
                 Kind::Eds => same_service && *plan == now.plan && *endpoints == now.endpoints,
             }
         }

@@ -49,6 +49,12 @@ impl ClientClass {
         matches!(self, Self::GrpcCore | Self::GrpcJs | Self::GrpcGo | Self::GrpcJava)
     }
 
+    /// Whether an assignment without a usable endpoint leaves it with the endpoints that it had: it must be led elsewhere.
+    #[must_use]
+    pub fn keeps_last_endpoints(self) -> bool {
+        self == Self::GrpcJava
+    }
+
     /// Whether it may be an Envoy: it needs to be told what a gRPC client does by itself.
     #[must_use]
     pub fn may_be_envoy(self) -> bool {

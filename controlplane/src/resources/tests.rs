@@ -31,7 +31,7 @@ use portolan_topology::service::{Endpoint, Health};
 use proptest::prelude::*;
 use prost::Message;
 
-use super::build::{Routes, build};
+use super::build::{Routes, build, is_unmoved};
 use super::class::ClientClass;
 use super::fixtures::{place, place_in, planned, ready, served, service};
 use super::name::ResourceName;
@@ -350,6 +350,61 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn a_cluster_is_never_said_without_its_endpoints(service in services(), known in 0..3_u8) {
+        // Without them Envoy asks for no listener, and a gRPC client for nothing more, for 15 seconds.
+        let served = match known {
+            0 => Served::NotYet,
+            1 => Served::Absent,
+            _ => Served::Present(Arc::new(service)),
+        };
+        for class in CLASSES {
+            for asked in ["checkout.shop:8080", "http1/checkout.shop:8080", "no-backend"] {
+                let said = |kind, asked: &str| {
+                    let name = asked.parse::<ResourceName>().ok();
+                    build(kind, &Arc::from(asked), name.as_ref(), &served, &Routes::None, class)
+                };
+                let Lookup::Present(encoded) = said(Kind::Cds, asked) else { continue };
+                let cluster: Cluster = decode(&encoded);
+                let endpoints = said(Kind::Eds, &cluster.eds_cluster_config.unwrap().service_name);
+                prop_assert!(matches!(endpoints, Lookup::Present(_)), "{:?}: {}: {:?}", class, asked, endpoints);
+            }
+        }
+    }
+
+    #[test]
+    fn grpc_java_is_led_away_from_a_service_that_nobody_serves_and_nobody_else_is(mut service in services()) {
+        // By an assignment alone it would go on to the endpoints that it had.
+        let listed = service.endpoints.values_mut().flat_map(|listed| Arc::make_mut(listed));
+        // The catalog lists an address once.
+        listed.zip(80..).for_each(|(endpoint, port)| endpoint.address.set_port(port));
+        let served = Served::Present(Arc::new(service));
+        for class in CLASSES {
+            let assignment: ClusterLoadAssignment =
+                decode(&encoded(Kind::Eds, "checkout.shop:8080", &served, class));
+            let listed = assignment.endpoints.iter().flat_map(|locality| &locality.lb_endpoints);
+            let usable = listed.filter(|it| it.health_status == i32::from(HealthStatus::Healthy)).count() > 0;
+            let client::Decoded::RouteConfiguration(routes) =
+                accepted(&encoded(Kind::Rds, "checkout.shop:8080", &served, class)) else { panic!() };
+            let leads_to = &*routed_to(&routes, "checkout.shop");
+            let expected = if class == ClientClass::GrpcJava && !usable { "no-backend" } else { "checkout.shop:8080" };
+            prop_assert_eq!(leads_to, expected, "{:?}", class);
+        }
+    }
+
+    #[test]
+    fn a_change_that_is_not_built_makes_no_difference(before in services(), now in services()) {
+        let (before, now) = (Served::Present(Arc::new(before)), Served::Present(Arc::new(now)));
+        for kind in Kind::OF_SERVICES.into_iter().filter(|kind| is_unmoved(*kind, &before, &now)) {
+            for class in CLASSES {
+                let asked = if kind == Kind::Lds { "checkout.shop" } else { "checkout.shop:8080" };
+                prop_assert_eq!(encoded(kind, asked, &before, class), encoded(kind, asked, &now, class), "{:?}", class);
+            }
+        }
+    }
+}
+
 /// `checkout.shop` under a policy that says everything that routes and clusters carry.
 fn limited(policy: EffectivePolicy) -> Served {
     let endpoints = vec![ready("10.0.0.1:80")];
@@ -468,7 +523,8 @@ fn a_policy_s_limits_of_connections_reach_the_cluster() {
 
 #[test]
 fn a_warm_up_is_the_slow_start_of_those_that_have_one() {
-    let warmup = Warmup { window: Duration::from_secs(30), aggression: 1.5, min_percent: 20 };
+    let warmup =
+        Warmup { hold: Duration::from_secs(5), window: Duration::from_secs(30), aggression: 1.5, min_percent: 20 };
     for class in [ClientClass::Envoy, ClientClass::Portolan, ClientClass::GrpcGo, ClientClass::GrpcJava] {
         let policy = EffectivePolicy { warmup: Some(warmup), ..EffectivePolicy::default() };
         let slow = least_request(&cluster_under(policy, class)).slow_start_config;
@@ -554,7 +610,8 @@ fn envoy_is_told_to_try_elsewhere_what_never_reached_a_server_as_grpc_does_by_it
 
 #[test]
 fn our_own_client_reads_the_whole_policy_back() {
-    let warmup = Warmup { window: Duration::from_secs(30), aggression: 1.5, min_percent: 20 };
+    let warmup =
+        Warmup { hold: Duration::from_secs(5), window: Duration::from_secs(30), aggression: 1.5, min_percent: 20 };
     let detection = OutlierDetection {
         consecutive_errors: 3,
         interval: Duration::from_secs(2),

@@ -321,6 +321,31 @@ stream 2                  us-east/use1-a     0s         –           –    –
 }
 
 #[test]
+fn a_gateway_shows_how_its_secrets_stand_too() {
+    let held = |name: &str| json!({"names": [name], "state": "SYNCED", "stateMs": 60000, "sent": "a1", "accepted": "a1", "nack": null, "nackMs": null});
+    let refused = json!({"names": ["shop/edge"], "state": "NACKED", "stateMs": 4200, "sent": "b2", "accepted": "b1",
+                         "nack": "Failed to load certificate chain", "nackMs": 4200});
+    let client = |stream: u64, node: &str, subscriptions: serde_json::Value| {
+        json!({"stream": stream, "node": node, "userAgent": "envoy", "version": "1.40.0", "address": null, "identity": null,
+               "locality": {"region": "us-east", "zone": "us-east-1a", "cluster": "use1-a"}, "connectedMs": 61000,
+               "subscriptions": subscriptions})
+    };
+    let shown: Clients = serde_json::from_value(json!({"clients": [
+        client(1, "edge-1", json!({"LDS": held("edge"), "SDS": refused})),
+        client(2, "cart-1", json!({"EDS": held("cart.shop:80")}))]}))
+    .unwrap();
+    assert_eq!(
+        clients(&shown, false),
+        "\
+CLIENT  AGENT         LOCALITY           CONNECTED  LDS         RDS  CDS  EDS         SDS
+edge-1  envoy 1.40.0  us-east-1a/use1-a  61s        SYNCED 60s  –    –    –           NACKED 4s
+cart-1  envoy 1.40.0  us-east-1a/use1-a  61s        –           –    –    SYNCED 60s  –
+! edge-1 refused SDS 4s ago: Failed to load certificate chain
+"
+    );
+}
+
+#[test]
 fn services_and_endpoints() {
     let shown: Services = serde_json::from_value(json!({"services": [
         {"service": "cart.shop", "ports": [{"number": 80, "name": null}], "clusters": {"use1-a": {"ready": 2, "total": 3}},

@@ -37,12 +37,16 @@ pub(super) struct Plane {
 
 impl Plane {
     pub(super) fn start() -> Self {
+        Self::of("use1-a")
+    }
+
+    /// The control plane of this cluster.
+    pub(super) fn of(cluster: &str) -> Self {
         let catalog = Arc::new(Told::default());
         let topology = watch::Sender::new(Arc::new(topology()));
-        let cluster = "use1-a".parse().unwrap();
-        let server = XdsServer::new(catalog.clone(), topology.subscribe(), cluster);
+        let server = XdsServer::new(catalog.clone(), topology.subscribe(), cluster.parse().unwrap());
         let loads = Arc::new(LoadStore::default());
-        let reports = LoadReports::new(loads.clone(), topology.subscribe(), "use1-a".parse().unwrap());
+        let reports = LoadReports::new(loads.clone(), topology.subscribe(), cluster.parse().unwrap());
         let (dialled, connections) = mpsc::channel::<std::io::Result<DuplexStream>>(16);
         let routes = transport().add_service(server.aggregated()).add_service(server.endpoints());
         let routes = routes.add_service(reports.service()).add_service(ClientStatus::new(server.clone()).service());

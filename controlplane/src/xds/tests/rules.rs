@@ -1,7 +1,9 @@
-//! What real clients ask for and cannot do without, as they say it on the wire. The state machine's own tests have the
-//! rest: the order of types, wildcards, refusals, endpoints that come again.
+//! What real clients ask for and cannot do without, as they say it on the wire. docs/clients.md lists their rules, each with
+//! the tests that hold it; [`every_rule_has_its_tests`] holds the list.
 
+use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::config::listener::v3::Listener;
+use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use envoy_types::pb::envoy::service::discovery::v3::DiscoveryRequest;
 use envoy_types::pb::google::rpc::Status as RpcStatus;
 use portolan_topology::policy::{Connection, EffectivePolicy};
@@ -11,7 +13,7 @@ use super::harness::{Ads, Plane, node};
 use super::{SHOP, addresses};
 use crate::catalog::served::{Served, ServedService};
 use crate::resources::Kind;
-use crate::resources::fixtures::served;
+use crate::resources::fixtures::{place, served};
 
 /// A request as a client writes it, version and nonce as it has them.
 async fn say(ads: &Ads, kind: Kind, names: &[&str], version: &str, nonce: &str) {
@@ -179,4 +181,77 @@ async fn a_service_that_is_gone_has_a_listener_that_leads_nowhere() {
     let response = ads.take(Kind::Lds, &["checkout.shop"]).await;
     let listener = Listener::decode(&*response.resources[0].value).unwrap();
     assert!(listener.api_listener.is_some() && listener.address.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn routes_and_endpoints_that_are_gone_are_said_to_be_none() {
+    // Left out of a response, a cluster or a listener is deleted, and the others stay as they were.
+    let plane = Plane::start();
+    plane.catalog.say("checkout.shop", &served(&["10.0.0.1:80"]));
+    let mut ads = plane.open().await;
+    let asked = [(Kind::Cds, SHOP), (Kind::Eds, SHOP), (Kind::Rds, SHOP)];
+    for (kind, name) in asked {
+        ads.subscribe(kind, &[name]).await;
+        ads.take(kind, &[name]).await;
+    }
+    plane.catalog.say("checkout.shop", &Served::Absent);
+    let endpoints = ads.take(Kind::Eds, &[SHOP]).await;
+    assert_eq!(ClusterLoadAssignment::decode(&*endpoints.resources[0].value).unwrap().endpoints, []);
+    let routes = ads.take(Kind::Rds, &[SHOP]).await;
+    assert_eq!(RouteConfiguration::decode(&*routes.resources[0].value).unwrap().virtual_hosts, []);
+    assert_eq!(ads.take(Kind::Cds, &[SHOP]).await.resources, [], "the cluster goes, after the route to it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn control_planes_that_stand_in_for_each_other_serve_the_same_under_the_same_names() {
+    // A grpc-go that began with the second subscribes at the first, when that is back, to the Listener alone, and holds on
+    // to the other names.
+    let asked = [(Kind::Cds, SHOP), (Kind::Eds, SHOP), (Kind::Lds, "checkout.shop"), (Kind::Rds, SHOP)];
+    let mut said = Vec::new();
+    for cluster in ["use1-a", "use1-b"] {
+        let plane = Plane::of(cluster);
+        plane.catalog.say("checkout.shop", &served(&["10.0.0.1:80"]));
+        let mut ads = plane.open().await;
+        ads.node = Some(node("use1-a", "a"));
+        let mut responses = Vec::new();
+        for (kind, name) in asked {
+            ads.subscribe(kind, &[name]).await;
+            let response = ads.take(kind, &[name]).await;
+            responses.push((response.version_info, response.resources));
+        }
+        assert!(plane.catalog.asked().iter().all(|query| query.client == place("a")), "{cluster}");
+        said.push(responses);
+    }
+    assert_eq!(said[0], said[1]);
+}
+
+/// Where the tests of the rules stand.
+const SOURCES: [&str; 8] = [
+    include_str!("rules.rs"),
+    include_str!("routes.rs"),
+    include_str!("gateway.rs"),
+    include_str!("../sotw/tests.rs"),
+    include_str!("../delta/tests.rs"),
+    include_str!("../../resources/tests.rs"),
+    include_str!("../../resources/service_routes_tests.rs"),
+    include_str!("../../../../docs/clients.md"),
+];
+
+#[test]
+fn every_rule_has_its_tests() {
+    let (sources, [docs]) = SOURCES.split_last_chunk().unwrap();
+    let (_, rules) = docs.split_once("\n### What they ask of a server\n").unwrap();
+    let rules = rules.split("\n### ").next().unwrap_or_default();
+    let rows: Vec<&str> = rules.lines().filter(|line| line.starts_with(|c: char| c == '|')).skip(2).collect();
+    assert_eq!(rows.len(), 16);
+    for (row, number) in rows.into_iter().zip(1..) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [told, _, tests] = &cells[..] else { panic!("{row}") };
+        assert_eq!(told.parse(), Ok(number), "{row}");
+        let tests: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "{row}");
+        for test in tests {
+            assert!(sources.iter().any(|source| source.contains(&format!("fn {test}("))), "rule {number}: {test}");
+        }
+    }
 }
