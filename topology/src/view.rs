@@ -34,6 +34,8 @@ pub struct LocalityFacts {
     /// Requests per second that the ready endpoints can serve, where the source says so; the policy's figure for one
     /// endpoint, times the ready weight, stands in for it.
     pub capacity: Option<f64>,
+    /// Of the ready endpoints' weight, what they do not bear yet because they are warming up.
+    pub cold_weight: f64,
     /// For how long the place has been back after it was lost, while it still ramps.
     pub recovering: Option<Duration>,
 }

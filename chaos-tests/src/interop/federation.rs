@@ -159,6 +159,11 @@ impl Federation {
 
     /// Applies the `locality` part of the policy of all services.
     pub(super) async fn apply(&self, locality: &str) -> anyhow::Result<()> {
+        self.apply_with(locality, "{}").await
+    }
+
+    /// The same with a `loadBalancer` part.
+    pub(super) async fn apply_with(&self, locality: &str, load_balancer: &str) -> anyhow::Result<()> {
         let document = format!(
             "apiVersion: {API_VERSION}
 kind: TrafficPolicy
@@ -166,6 +171,7 @@ metadata: {{name: interop, namespace: {NAMESPACE}}}
 spec:
   targetRefs: [{{group: \"\", kind: Namespace, name: {NAMESPACE}}}]
   locality: {locality}
+  loadBalancer: {load_balancer}
 "
         );
         let deadline = Instant::now() + POLICY_WITHIN;

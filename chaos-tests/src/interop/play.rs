@@ -26,6 +26,8 @@ const WITHIN: Duration = Duration::from_secs(30);
 const NOW: Duration = Duration::from_millis(800);
 /// After so many calls none ends any more that began before them: a client has a few open at once.
 const STRAGGLERS: u64 = 100;
+/// For how long a new pod is held.
+const HOLD: Duration = Duration::from_secs(5);
 /// Calls behind a share.
 const SHARE_CALLS: u64 = 2_000;
 
@@ -34,6 +36,8 @@ const OWN_ZONE: &str = "echo-use1-us-east-1a";
 const OTHER_ZONE: &str = "echo-use1-us-east-1b";
 const HOME: &str = "echo-use1";
 const WEST: &str = "echo-usw2";
+/// All of them.
+const EVERYWHERE: &str = "echo-";
 
 /// Plays everything; what was found of each player. `grpcurl` is that tool's folder, or why it cannot be had.
 pub(super) async fn play(
@@ -46,7 +50,9 @@ pub(super) async fn play(
     play.begin_before_the_control_plane().await?;
     play.try_every_security().await?;
     play.fail_over_and_back().await?;
+    play.lose_every_endpoint().await?;
     play.weigh_clusters().await?;
+    play.hold_what_is_new().await?;
     play.show_status(grpcurl.as_ref().map(PathBuf::as_path)).await?;
     play.serve_a_gateway().await?;
     play.follow_routes().await?;
@@ -184,6 +190,36 @@ impl Play<'_> {
         Ok(())
     }
 
+    /// No endpoint anywhere is ready: calls fail at once, in each client, rather than go to what was ready last.
+    async fn lose_every_endpoint(&mut self) -> anyhow::Result<()> {
+        self.federation.set(EVERYWHERE, Some(Readiness::Unready))?;
+        let stopped = self.until(WITHIN, |player| {
+            let now = player.tally.recent(NOW);
+            player.subject.is_server() || (now.answers() == 0 && now.failures() > 0)
+        });
+        let stopped = stopped.await?;
+        let errors: Vec<String> = self.players.iter().map(|player| player.tally.recent(NOW).errors()).collect();
+        self.federation.set(EVERYWHERE, Some(Readiness::Ready))?;
+        let back = self.until_clients(|now| now.failures() == 0 && now.percent_from(OWN_ZONE) >= 95.0).await?;
+        for (place, player) in self.players.iter_mut().enumerate().filter(|(_, player)| !player.subject.is_server()) {
+            let detail = match (stopped[place], back[place]) {
+                (Some(stopped), Some(back)) => {
+                    format!(
+                        "fails after {} ({}), back after {}",
+                        seconds(stopped),
+                        first_words(&errors[place]),
+                        seconds(back)
+                    )
+                }
+                (None, _) => "calls still go to endpoints that are not ready".to_owned(),
+                (_, None) => "calls do not come back".to_owned(),
+            };
+            player.found("leaves the last endpoints too", stopped[place].is_some() && back[place].is_some(), detail);
+        }
+        self.tell();
+        Ok(())
+    }
+
     /// A policy splits a service 80/20 over two clusters.
     async fn weigh_clusters(&mut self) -> anyhow::Result<()> {
         let failback = "failback: {ramp: 1s, holdDown: 1s}";
@@ -206,6 +242,43 @@ impl Play<'_> {
             player.found("80/20 locality weights within 3 points", enough && (share - 20.0).abs() <= 3.0, detail);
         }
         self.federation.apply(&format!("{{{failback}}}")).await?;
+        self.until_clients(|now| now.percent_from(OWN_ZONE) >= 95.0).await?;
+        self.tell();
+        Ok(())
+    }
+
+    /// A pod is new: no client calls it for its hold, and then its zone counts it by its warm-up.
+    async fn hold_what_is_new(&mut self) -> anyhow::Result<()> {
+        let new = format!("{OWN_ZONE}-1");
+        let locality = "{preference: Region, failback: {ramp: 1s, holdDown: 1s}}";
+        self.federation.set(&new, None)?;
+        let hold = HOLD.as_secs();
+        let warmup = format!("{{warmup: {{hold: {hold}s, window: 3600s}}}}");
+        self.federation.apply_with(locality, &warmup).await?;
+        // One pod here and two in the other zone.
+        let third = |now: &Counts| now.percent_from(&new) == 0.0 && (now.percent_from(OWN_ZONE) - 33.3).abs() < 8.0;
+        self.until_clients(third).await?;
+        self.federation.set(&new, Some(Readiness::Ready))?;
+        let called = self.until_clients(|now| now.percent_from(&new) > 0.0).await?;
+        let before = self.mark();
+        let enough = self.until_since(&before, WITHIN * 2, |since| since.answers() >= SHARE_CALLS).await?;
+        for (place, player) in self.players.iter_mut().enumerate().filter(|(_, player)| !player.subject.is_server()) {
+            let since = player.tally.total().since(&before[place]);
+            // 1.1 pods of 3.1; they would be half of them by their number.
+            let zone = since.percent_from(OWN_ZONE);
+            let held = called[place].is_some_and(|called| called >= HOLD);
+            let passed = held && enough[place] && (zone - 35.5).abs() <= 4.0 && since.failures() == 0;
+            let detail = match called[place] {
+                Some(called) => format!(
+                    "called after {} of at least {hold} s, then {zone:.1}% to its zone; {}",
+                    seconds(called),
+                    calls_and_failures(&since)
+                ),
+                None => "it is never called".to_owned(),
+            };
+            player.found("a new pod is held, and its zone counts it by its warm-up", passed, detail);
+        }
+        self.federation.apply("{failback: {ramp: 1s, holdDown: 1s}}").await?;
         self.until_clients(|now| now.percent_from(OWN_ZONE) >= 95.0).await?;
         self.tell();
         Ok(())

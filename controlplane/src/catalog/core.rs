@@ -13,6 +13,7 @@ use portolan_topology::service::Endpoint;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::arrivals::Arrivals;
 use super::assemble::{Assembled, Waiting, assemble};
 use super::distinct::{Duplicate, has_duplicates, keep_nearest};
 use super::inputs::{Affected, Inputs, demand_changes, local_changes, remote_changes};
@@ -111,6 +112,7 @@ pub(super) struct Core {
     cells: BTreeMap<ServiceId, HashMap<Query, Cell>>,
     plans: HashMap<PlanKey, Planned>,
     remembered: HashMap<PlanKey, Remembered>,
+    arrivals: Arrivals,
     /// What has changed and is not planned again yet.
     affected: Affected,
 }
@@ -130,6 +132,7 @@ impl Core {
                 .into_iter()
                 .map(|(key, Remembered { paced, used })| (key, Remembered { paced: paced.after_restart(now), used }))
                 .collect(),
+            arrivals: Arrivals::default(),
             affected: Affected::nothing(),
         };
         core.policy_change = core.next_policy_change(now);
@@ -158,12 +161,14 @@ impl Core {
             self.affected.add(Affected::All);
         }
         if !Arc::ptr_eq(&old.local, &new.local) {
+            self.arrivals.local(&new.cluster, &old.local, &new.local, now);
             self.affected.add(local_changes(&old.local, &new.local));
         }
         if !Arc::ptr_eq(&old.demand, &new.demand) {
             self.affected.add(demand_changes(&old.demand, &new.demand));
         }
         if !Arc::ptr_eq(&old.remote, &new.remote) {
+            self.arrivals.remote(&old.remote, &new.remote, now);
             self.affected.add(remote_changes(&old.remote, &new.remote));
         }
         self.answer_affected(now);
@@ -336,6 +341,13 @@ impl Core {
             duplicates = keep_nearest(&mut assembled, &wanted);
             wanted = target(&assembled.view, &key.client, topology, &policy);
         }
+        let port = ServicePort { service: key.service.clone(), port: key.port };
+        let aged = policy.warmup.and_then(|warmup| self.arrivals.age(&assembled, &port, &warmup, now));
+        let changes_in = aged.map(|aged| {
+            assembled = aged.assembled;
+            wanted = target(&assembled.view, &key.client, topology, &policy);
+            aged.changes_in
+        });
         let before = self.plans.get(key);
         let resumed = match before {
             Some(_) => None,
@@ -343,7 +355,7 @@ impl Core {
         };
         let previous = before.map(|planned| &planned.paced).or(resumed.as_ref());
         let (paced, due_in) = pace(previous, &wanted, &assembled.view, &policy, now);
-        let wake = due_in.map(|due_in| now + due_in);
+        let wake = due_in.into_iter().chain(changes_in).min().map(|due_in| now + due_in);
         let served = serve(key, &paced.plan, &assembled, policy, before.map(|planned| planned.served.as_ref()));
         Planned { paced, wake, served: Arc::new(served), duplicates, waiting: assembled.waiting }
     }

@@ -3,6 +3,7 @@
 //!
 //! [`core`] is pure and synchronous; [`live`] feeds it and wakes it. Nothing here opens a socket.
 
+mod arrivals;
 mod assemble;
 mod core;
 mod distinct;

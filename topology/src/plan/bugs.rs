@@ -20,6 +20,8 @@ pub(super) enum Bug {
     PrefersTheSick,
     /// Drains are not heeded.
     IgnoresDrains,
+    /// What is warming up bears its whole share.
+    OverlooksTheCold,
     /// The last locality with a share is dropped, and its share with it.
     ForgetsAShare,
     /// The first priority has no locality.
@@ -88,6 +90,7 @@ impl Spoil for Vec<Site<'_>> {
                     site.capacity = site.capacity.map(f64::recip);
                 }
                 Bug::IgnoresDrains => site.drain = None,
+                Bug::OverlooksTheCold if site.weight > 0.0 => site.weight = f64::from(site.ready),
                 _ => {}
             }
         }

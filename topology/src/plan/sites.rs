@@ -9,6 +9,9 @@ use crate::view::{Liveness, ServiceView};
 /// Requests per second above this are a mistake of whoever counted; as much, they still add up.
 pub(super) const MOST: f64 = 1e12;
 
+/// The least part of its weight that a place has while it takes traffic, as the least `warmup.minPercent`.
+const COLDEST: f64 = 0.01;
+
 /// A physical place of the service: one zone of one cluster.
 pub(super) struct Site<'a> {
     pub(super) locality: &'a Locality,
@@ -19,7 +22,7 @@ pub(super) struct Site<'a> {
     /// Those listed that are not on their way out: what the ready ones are measured against. A place that is scaled
     /// down has lost nothing.
     pub(super) staying: u32,
-    /// The ready endpoints' weights, drains aside; 0 where nothing takes traffic.
+    /// The ready endpoints' weights as far as they are warm, drains aside; 0 where nothing takes traffic.
     pub(super) weight: f64,
     /// Requests per second up to the target utilisation, drains aside.
     pub(super) capacity: Option<f64>,
@@ -58,9 +61,11 @@ impl<'a> World<'a> {
             let counts = &facts.endpoints;
             let failed = view.liveness_of(&locality.cluster) == Liveness::Failed;
             let ready = counts.ready.min(counts.total);
-            let weight = if failed || ready == 0 { 0.0 } else { counts.ready_weight.max(u64::from(ready)) as f64 };
-            let capacity =
-                facts.capacity.or_else(|| per_weight.map(|rps| rps * weight)).filter(|capacity| *capacity > 0.0);
+            let listed = if failed || ready == 0 { 0.0 } else { counts.ready_weight.max(u64::from(ready)) as f64 };
+            let warm = warm(listed, facts.cold_weight);
+            let weight = listed * warm;
+            let known = facts.capacity.map(|capacity| capacity * warm);
+            let capacity = known.or_else(|| per_weight.map(|rps| rps * weight)).filter(|capacity| *capacity > 0.0);
             Site {
                 locality,
                 cluster: topology.cluster(&locality.cluster),
@@ -115,6 +120,11 @@ pub(super) struct Supply {
     pub(super) weight: Vec<f64>,
     /// Requests per second up to the target utilisation; meaningless unless every capacity is known.
     pub(super) room: Vec<f64>,
+}
+
+/// The part of a place's weight that is warm. However cold it is, it is not dead.
+fn warm(weight: f64, cold: f64) -> f64 {
+    if weight > 0.0 && cold > 0.0 { (1.0 - cold / weight).max(COLDEST) } else { 1.0 }
 }
 
 /// `overprovisioning × ready/staying`, at most 1: the fraction of its load that a place or a group carries.

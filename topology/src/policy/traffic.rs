@@ -285,12 +285,14 @@ impl Strategy {
     }
 }
 
-/// `spec.loadBalancer.warmup`: the share of an endpoint that has been there for a time `t` is
+/// `spec.loadBalancer.warmup`: a new endpoint is left out for `hold`; at a time `t` after that its share is
 /// `max(minPercent / 100, (t / window)^(1 / aggression))` of its whole one, as in Envoy's slow start.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Warmup {
-    /// How long it takes; 60 s by default.
+    /// For how long a new endpoint takes nothing, while it is not among most of its locality; not at all by default.
+    pub hold: Duration,
+    /// How long it takes then; 60 s by default.
     pub window: Duration,
     /// The shape of the way: 1, the default, is a straight line, more is faster at first.
     pub aggression: f64,
@@ -300,7 +302,26 @@ pub struct Warmup {
 
 impl Default for Warmup {
     fn default() -> Self {
-        Self { window: Duration::from_secs(60), aggression: 1.0, min_percent: 10 }
+        Self { hold: Duration::ZERO, window: Duration::from_secs(60), aggression: 1.0, min_percent: 10 }
+    }
+}
+
+impl Warmup {
+    /// The part of its whole share (0 to 1) that an endpoint bears which became ready so long ago; `None` while it is held.
+    #[must_use]
+    pub fn fraction(&self, age: Duration) -> Option<f64> {
+        let warming = age.checked_sub(self.hold)?;
+        if warming >= self.window {
+            return Some(1.0);
+        }
+        let passed = warming.as_secs_f64() / self.window.as_secs_f64();
+        Some(passed.powf(1.0 / self.aggression).max(f64::from(self.min_percent) / 100.0))
+    }
+
+    /// How long it takes in all.
+    #[must_use]
+    pub fn whole(&self) -> Duration {
+        self.hold.saturating_add(self.window)
     }
 }
 

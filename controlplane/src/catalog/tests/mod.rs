@@ -1,5 +1,6 @@
 mod live;
 mod properties;
+mod warmup;
 mod world;
 
 use std::time::Duration;

@@ -116,8 +116,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(80))]
 
     #[test]
-    fn what_is_served_can_be_served(events in events()) {
+    fn what_is_served_can_be_served(events in events(), hold in prop::option::of(0..60_u64)) {
         let mut world = World::new();
+        if let Some(hold) = hold {
+            world.policy(&format!("loadBalancer: {{warmup: {{hold: {hold}s, window: 30s}}}}"));
+        }
         let clients = ["e1/east-a", "e2/east-b", "w1/west-a", "f1/far-a"];
         let answers: Vec<_> = clients.iter().map(|client| world.watch(query("a.shop", client))).collect();
         for event in events {
@@ -126,6 +129,28 @@ proptest! {
                 if let Served::Present(served) = &*answer.borrow() {
                     check(served)?;
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_hold_leaves_no_client_without_an_endpoint(events in events(), hold in 1..60_u64) {
+        let usable = |answer: &tokio::sync::watch::Receiver<Served>| match &*answer.borrow() {
+            Served::Present(served) => served.is_usable(),
+            _ => false,
+        };
+        let (mut plain, mut holding) = (World::new(), World::new());
+        holding.policy(&format!("loadBalancer: {{warmup: {{hold: {hold}s, window: 30s}}}}"));
+        let clients = ["e1/east-a", "e2/east-b", "w1/west-a", "f1/far-a"];
+        let answers: Vec<_> = clients
+            .iter()
+            .map(|client| (plain.watch(query("a.shop", client)), holding.watch(query("a.shop", client))))
+            .collect();
+        for event in events {
+            apply(&mut plain, event.clone());
+            apply(&mut holding, event);
+            for (plain, holding) in &answers {
+                prop_assert!(!usable(plain) || usable(holding), "{:?}", shown(&holding.borrow()));
             }
         }
     }

@@ -62,9 +62,11 @@ pub(super) fn worlds(knows: Knows) -> impl Strategy<Value = World> {
     let capacity = vec(1..2_000_u32, 12);
     let demand = vec(option::weighted(0.5, 0..2_000_u32), 12);
     let everything = any::<bool>();
-    let facts = (endpoints, liveness, capacity, demand, everything);
+    // More than all of it, too: facts and lists travel apart.
+    let cold = vec(option::weighted(0.2, 0..25_u32), 12);
+    let facts = (endpoints, liveness, capacity, demand, everything, cold);
     (facts, networks(), policies(), any::<Index>()).prop_map(move |(facts, networks, policy, client)| {
-        let (endpoints, liveness, capacity, demand, everything) = facts;
+        let (endpoints, liveness, capacity, demand, everything, cold) = facts;
         let mut world = World::new();
         world.view.localities.clear();
         world.client = locality(&places()[client.index(12)]);
@@ -74,6 +76,9 @@ pub(super) fn worlds(knows: Knows) -> impl Strategy<Value = World> {
                 if knows == Knows::OwnDemand || (knows == Knows::Whatever && everything) {
                     world.capacity(place, f64::from(capacity[index]));
                 }
+            }
+            if let Some(weight) = cold[index].filter(|_| knows == Knows::Whatever && endpoints[index].is_some()) {
+                world.cold(place, f64::from(weight));
             }
             if let Some(rps) = demand[index].filter(|_| knows == Knows::Whatever) {
                 world.demand(place, f64::from(rps));

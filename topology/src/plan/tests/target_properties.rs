@@ -144,3 +144,39 @@ fn at_equal_distance_the_healthier_has_no_less() {
         Ok(())
     });
 }
+
+#[test]
+fn what_is_warming_up_bears_no_more_than_when_it_is_warm_and_its_peers_no_less() {
+    let warming = (worlds(Knows::Counts), any::<Index>(), 0.0..1.0_f64);
+    holds_and_catches(Bug::OverlooksTheCold, &warming, |(mut world, place, part)| {
+        let place = &places()[place.index(12)];
+        let wanted = locality(place);
+        let Some(ready) = world.view.localities.get(&wanted).map(|facts| facts.endpoints.ready) else { return Ok(()) };
+        let warm = world.plan();
+        world.cold(place, f64::from(ready) * part);
+        let cold = world.plan();
+        cases::sums_to_one(&cold)?;
+        let (before, now) = (share(&warm, &wanted), share(&cold, &wanted));
+        prop_assert!(now < before + 0.01, "{place}: {now} cold, {before} warm");
+        // Behind gateways the cold zone is a part of its cluster.
+        let elsewhere = |one: &&crate::plan::PlannedLocality| {
+            one.locality != wanted && (one.route == Route::Direct || one.locality.cluster != wanted.cluster)
+        };
+        for one in all(&warm).filter(elsewhere) {
+            let now = share(&cold, &one.locality);
+            prop_assert!(now > one.share - 0.01, "{}: {now} instead of {}", one.locality, one.share);
+        }
+        // Exactly: beside peers of its own rank, by the weight that is warm.
+        let peers: Vec<_> = warm.priorities.first().into_iter().flatten().filter(|one| one.share > 0.0).collect();
+        let alike = peers.iter().all(|one| one.tier == peers[0].tier && !one.unhealthy && one.ready > 0);
+        let whole = peers.iter().any(|one| one.locality == wanted) && peers.len() > 1;
+        if whole && alike && peers[0].tier == Tier::Region && world.policy.drains.is_empty() {
+            let weight = |one: &crate::plan::PlannedLocality| f64::from(one.ready);
+            let sum: f64 = peers.iter().map(|one| weight(one)).sum();
+            let own = f64::from(ready) * (1.0 - part).max(0.01);
+            let expected = own / (sum - f64::from(ready) + own);
+            prop_assert!((now - expected).abs() < 0.01, "{place}: {now} instead of {expected}\n{cold:#?}");
+        }
+        Ok(())
+    });
+}

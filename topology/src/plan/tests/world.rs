@@ -91,6 +91,12 @@ impl World {
         self
     }
 
+    /// So much of the ready endpoints' weight is not warm yet.
+    pub(super) fn cold(&mut self, place: &str, weight: f64) -> &mut Self {
+        self.view.localities.get_mut(&locality(place)).unwrap().cold_weight = weight;
+        self
+    }
+
     pub(super) fn capacity(&mut self, place: &str, rps: f64) -> &mut Self {
         self.view.localities.get_mut(&locality(place)).unwrap().capacity = Some(rps);
         self

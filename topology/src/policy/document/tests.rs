@@ -55,7 +55,7 @@ fn the_full_policy_reads() {
   loadBalancer:
     type: LeastRequest
     leastRequest: {choiceCount: 2}
-    warmup: {hold: 0s, window: 30s, aggression: 1.5, minPercent: 20}
+    warmup: {hold: 5s, window: 30s, aggression: 1.5, minPercent: 20}
   connection: {connectTimeout: 3s, maxRequests: 500, maxPendingRequests: 50}
   outlierDetection: {consecutiveErrors: 3, interval: 2s, baseEjectionTime: 20s, maxEjectionPercent: 30, ejectWholeLocality: false}
   timeout: 2s
@@ -77,7 +77,7 @@ status: {revision: 42, conditions: [{type: Accepted}]}",
     let seconds = Duration::from_secs;
     let connection = Connection { connect_timeout: seconds(3), max_requests: 500, max_pending_requests: 50 };
     assert_eq!(policy.spec.connection, Some(connection));
-    let warmup = Warmup { window: seconds(30), aggression: 1.5, min_percent: 20 };
+    let warmup = Warmup { hold: seconds(5), window: seconds(30), aggression: 1.5, min_percent: 20 };
     assert_eq!(
         policy.spec.load_balancer,
         Some(LoadBalancer { strategy: Balancer::LeastRequest, warmup: Some(warmup) })
@@ -119,7 +119,6 @@ fn what_does_not_exist_yet_is_refused_as_such() {
     for (spec, field, column) in [
         ("  rollout: {regions: [eu-west]}", "rollout", 12),
         ("  capacity: {concurrentRequests: 5}", "capacity.concurrentRequests", 34),
-        ("  loadBalancer: {warmup: {hold: 5s}}", "loadBalancer.warmup.hold", 33),
         ("  loadBalancer: {ringHash: {}}", "loadBalancer.ringHash", 28),
     ] {
         check(&policy(spec), &[&format!("6:{column}: `spec.{field}` is not supported yet")]);
@@ -433,10 +432,8 @@ fn traffic_policy() -> impl Strategy<Value = PolicyObject> {
             max_requests,
             max_pending_requests,
         });
-    let warmup = (duration(), 1_u32.., 1_u32..=100).prop_map(|(window, sixteenths, min_percent)| Warmup {
-        window,
-        aggression: f64::from(sixteenths) / 16.0,
-        min_percent,
+    let warmup = (duration(), duration(), 1_u32.., 1_u32..=100).prop_map(|(hold, window, sixteenths, min_percent)| {
+        Warmup { hold, window, aggression: f64::from(sixteenths) / 16.0, min_percent }
     });
     let load_balancer = (option::of(warmup), 0..Balancer::ALL.len()).prop_map(|(warmup, which)| {
         let strategy = Balancer::ALL[which];

@@ -374,8 +374,6 @@ impl Checks<'_> {
 
     fn warmup(&mut self, entry: &WarmupEntry) -> Warmup {
         let default = Warmup::default();
-        // Nothing is held back by a hold of zero, which is the default.
-        self.not_yet("loadBalancer.warmup.hold", place(&entry.hold.filter(|hold| !hold.0.is_zero())));
         let aggression = entry.aggression.map_or(default.aggression, |given| {
             if !given.is_finite() || given.value <= 0.0 {
                 let message = format!("`warmup.aggression` is {}", given.value);
@@ -384,6 +382,7 @@ impl Checks<'_> {
             given.value
         });
         Warmup {
+            hold: entry.hold.map_or(default.hold, |hold| hold.0),
             window: self.time("warmup.window", entry.window, default.window),
             aggression,
             min_percent: entry

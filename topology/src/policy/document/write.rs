@@ -105,6 +105,7 @@ struct LoadBalancer {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Warmup {
+    hold: DurationText,
     window: DurationText,
     aggression: f64,
     min_percent: u32,
@@ -208,6 +209,7 @@ impl Connection {
 impl LoadBalancer {
     fn of(balancer: policy::LoadBalancer) -> Self {
         let warmup = balancer.warmup.map(|warmup| Warmup {
+            hold: DurationText(warmup.hold),
             window: DurationText(warmup.window),
             aggression: warmup.aggression,
             min_percent: warmup.min_percent,
