@@ -49,10 +49,10 @@ pub(super) async fn play(
     let mut play = Play { players, federation, terminal };
     play.begin_before_the_control_plane().await?;
     play.try_every_security().await?;
+    play.hold_what_is_new().await?;
     play.fail_over_and_back().await?;
     play.lose_every_endpoint().await?;
     play.weigh_clusters().await?;
-    play.hold_what_is_new().await?;
     play.show_status(grpcurl.as_ref().map(PathBuf::as_path)).await?;
     play.serve_a_gateway().await?;
     play.follow_routes().await?;
@@ -247,7 +247,8 @@ impl Play<'_> {
         Ok(())
     }
 
-    /// A pod is new: no client calls it for its hold, and then its zone counts it by its warm-up.
+    /// A pod is new: no client calls it for its hold, and then its zone counts it by its warm-up. No other pod may have come
+    /// since the control plane started, or it would be new, too.
     async fn hold_what_is_new(&mut self) -> anyhow::Result<()> {
         let new = format!("{OWN_ZONE}-1");
         let locality = "{preference: Region, failback: {ramp: 1s, holdDown: 1s}}";
