@@ -376,7 +376,7 @@ proptest! {
     #[test]
     fn grpc_java_is_led_away_from_a_service_that_nobody_serves_and_nobody_else_is(mut service in services()) {
         // By an assignment alone it would go on to the endpoints that it had.
-        let listed = service.endpoints.values_mut().flat_map(|listed| Arc::make_mut(listed));
+        let listed = service.endpoints.values_mut().flat_map(Arc::make_mut);
         // The catalog lists an address once.
         listed.zip(80..).for_each(|(endpoint, port)| endpoint.address.set_port(port));
         let served = Served::Present(Arc::new(service));

@@ -242,7 +242,7 @@ fn every_rule_has_its_tests() {
     let (sources, [docs]) = SOURCES.split_last_chunk().unwrap();
     let (_, rules) = docs.split_once("\n### What they ask of a server\n").unwrap();
     let rules = rules.split("\n### ").next().unwrap_or_default();
-    let rows: Vec<&str> = rules.lines().filter(|line| line.starts_with(|c: char| c == '|')).skip(2).collect();
+    let rows: Vec<&str> = rules.lines().filter(|line| line.starts_with('|')).skip(2).collect();
     assert_eq!(rows.len(), 16);
     for (row, number) in rows.into_iter().zip(1..) {
         let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
