@@ -10,8 +10,8 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Code, Status};
 
-use super::call::Attempt;
 use super::error;
+use super::exchange::Attempt;
 
 /// The body of a response.
 #[derive(Debug)]

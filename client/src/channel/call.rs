@@ -2,25 +2,22 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use http::header::{HeaderName, HeaderValue, USER_AGENT};
 use http::{HeaderMap, Request, Response, Uri, request};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Code, Status, body::Body};
 use tracing::Instrument as _;
 
+use super::exchange::{Answered, Attempt, Failed, Terms, exchange};
 use super::upload::Upload;
 use super::{CallObserver, Core, Failure, LastPick, Picked, RequestHints, ResponseBody, deadline, error};
-use crate::balancer::{Outcome, Pick, PickError, RequestInfo};
-use crate::connection::{Owed, Slot};
-use crate::load::OpenRequest;
-use crate::orca::OrcaReport;
+use crate::balancer::{PickError, RequestInfo};
+use crate::connection::Slot;
 use crate::routing::{Head, Passed, Routed, RoutingError};
 use crate::xds::model::Retry;
 
@@ -30,47 +27,6 @@ const TRANSPARENT: u32 = 16;
 const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("portolan-rust/", env!("CARGO_PKG_VERSION")));
-
-/// One attempt at its endpoint: counts as in flight until it is finished or dropped.
-#[derive(Debug)]
-pub(super) struct Attempt {
-    pick: Pick<Slot>,
-    reported: OpenRequest,
-    owed: Option<Owed>,
-    begun: Instant,
-    pub(super) picked: Picked,
-}
-
-impl Attempt {
-    /// The first byte of the answer has come.
-    pub(super) fn answered(&mut self) {
-        self.pick.answered(self.begun.elapsed());
-    }
-
-    /// The attempt has ended with this status; `trailers` may tell the server's load.
-    pub(super) fn finish(mut self, code: Code, trailers: &HeaderMap) {
-        let report = OrcaReport::of(trailers);
-        self.reported.finish(code == Code::Ok, report.as_ref());
-        let outcome = if error::is_the_endpoints_fault(code) { Outcome::Failure } else { Outcome::Success };
-        self.pick.finish(outcome, Some(self.begun.elapsed()), report.as_ref());
-    }
-
-    pub(super) fn out_of_time(&self) -> Status {
-        let what = format!("{}: no answer before the deadline", self.picked.address);
-        error::status(Code::DeadlineExceeded, Failure::Deadline, Some(self.picked.clone()), what)
-    }
-}
-
-/// What came of an attempt that brought no response.
-struct Failed {
-    status: Status,
-    /// No byte of it reached a living connection, or the server said that it did nothing.
-    untouched: bool,
-    /// It may be repeated if the route says so.
-    repeatable: bool,
-    /// It took longer than one attempt may: whatever its status, that is what a limit for one is for.
-    too_slow: bool,
-}
 
 struct Call {
     core: Arc<Core>,
@@ -212,10 +168,9 @@ impl Call {
         };
         let pick = picked.map_err(|why| error::no_endpoint(service, &why))?;
         self.attempts += 1;
-        let place = pick.endpoint().place();
         let picked = Picked {
             address: pick.endpoint().address(),
-            locality: place.locality.clone(),
+            locality: pick.endpoint().place().locality.clone(),
             priority: pick.priority(),
             attempts: self.attempts,
         };
@@ -224,99 +179,22 @@ impl Call {
         }
         self.core.remember(LastPick::new(&pick, picked.clone()));
         self.picked = Some(picked.clone());
-        let pick = pick.hold();
-        Ok(Attempt {
-            pick,
-            reported: OpenRequest::start(place.load.clone()),
-            owed: None,
-            begun: Instant::now(),
-            picked,
-        })
+        Ok(Attempt::new(pick.hold(), picked))
     }
 
-    /// Sends the request and waits for the head of its response.
-    async fn attempt(&mut self, mut attempt: Attempt) -> Result<(Response<RecvStream>, Attempt), Failed> {
-        let Some(connection) = attempt.pick.endpoint().transport().connection() else {
-            let what = format!("{}: the connection has just ended", attempt.picked.address);
-            let status = error::status(Code::Unavailable, Failure::Broken, Some(attempt.picked.clone()), what);
-            self.withdraw(&attempt);
-            return Err(Self::failed(attempt, status, true, true));
-        };
-        let opened = connection.open(self.request()).await;
-        let (mut response, mut stream, owed) = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                let status = error::broken(&error, &attempt.picked);
-                attempt.pick.endpoint().transport().forget(&connection);
-                self.withdraw(&attempt);
-                return Err(Self::failed(attempt, status, true, true));
-            }
-        };
-        // An old handle would keep a connection from closing when it is replaced.
-        drop(connection);
-        let owed = attempt.owed.insert(owed);
+    /// Makes the attempt: the head of its response.
+    async fn attempt(&mut self, attempt: Attempt) -> Result<(Response<RecvStream>, Attempt), Failed> {
+        let request = self.request();
         let limit = self.retry().and_then(|retry| retry.per_try_timeout);
         let Some(upload) = &mut self.upload else {
             let status = Status::internal("the request's body is gone");
-            return Err(Self::failed(attempt, status, false, false));
+            return Err(Failed { status, untouched: false, repeatable: false, too_slow: false });
         };
-        let deadline = self.deadline;
-        let answer = poll_fn(|cx| {
-            if let Poll::Ready(Err(status)) = upload.poll(cx, &mut stream) {
-                return Poll::Ready(Err(status));
-            }
-            match Pin::new(&mut response).poll(cx) {
-                Poll::Ready(answer) => Poll::Ready(Ok(Some(answer))),
-                // The call's timer has this polled once more before it gives up: so the endpoint's health hears of it.
-                Poll::Pending if deadline.is_some_and(|at| Instant::now() >= at) => Poll::Ready(Ok(None)),
-                Poll::Pending => Poll::Pending,
-            }
-        });
-        let answer = match limit {
-            None => answer.await,
-            Some(limit) => match timeout(limit, answer).await {
-                Ok(answered) => answered,
-                Err(_) => {
-                    let what = format!("{}: no answer within {limit:?}, the limit of one try", attempt.picked.address);
-                    let picked = Some(attempt.picked.clone());
-                    let status = error::status(Code::DeadlineExceeded, Failure::Deadline, picked, what);
-                    let failed = Self::failed(attempt, status, false, true);
-                    return Err(Failed { too_slow: true, ..failed });
-                }
-            },
-        };
-        match answer {
-            Ok(None) => {
-                let status = self.out_of_time();
-                Err(Self::failed(attempt, status, false, false))
-            }
-            Ok(Some(Ok(response))) => {
-                attempt.answered();
-                self.finish_upload(stream);
-                Ok((response, attempt))
-            }
-            Ok(Some(Err(error))) => {
-                let refused =
-                    error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-                let unprocessed = error.is_go_away() && error.is_remote();
-                let untouched = refused || unprocessed || owed.nothing_left();
-                let status = error::broken(&error, &attempt.picked);
-                Err(Self::failed(attempt, status, untouched, true))
-            }
-            // The caller's own error: no endpoint is to blame, and it would come again.
-            Err(status) => Err(Failed { status, untouched: false, repeatable: false, too_slow: false }),
-        }
-    }
-
-    /// Nobody else shall pick an endpoint whose connection is gone, though its keeper may not have run yet.
-    fn withdraw(&self, attempt: &Attempt) {
-        let endpoint = attempt.pick.endpoint();
-        self.routed.cluster.balancer.withdraw(endpoint, Instant::now(), Slot::is_connected);
-    }
-
-    fn failed(attempt: Attempt, status: Status, untouched: bool, repeatable: bool) -> Failed {
-        attempt.finish(status.code(), &HeaderMap::new());
-        Failed { status, untouched, repeatable, too_slow: false }
+        let balancer = &*self.routed.cluster.balancer;
+        let terms = Terms { service: &self.core.service, balancer, deadline: self.deadline, limit };
+        let Answered { response, attempt, stream } = exchange(attempt, request, upload, terms).await?;
+        self.finish_upload(stream);
+        Ok((response, attempt))
     }
 
     fn request(&self) -> Request<()> {

@@ -9,6 +9,7 @@ mod builder;
 mod call;
 mod deadline;
 mod error;
+mod exchange;
 mod explain;
 mod hints;
 mod picked;

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::dial::Dial;
 use super::liveness::{Liveness, Step};
+use super::slot::Crowd;
 use super::wire::{Traffic, Wire};
 
 /// Room for answers: per stream and per connection, so that one slow reader does not stop the others.
@@ -52,19 +53,24 @@ impl Drop for Owed {
 }
 
 impl Connection {
-    /// Opens a stream. Waits while the peer allows no further one.
+    /// Room for one more request, if the peer leaves any.
+    pub(super) fn claim(&self) -> Option<Owed> {
+        let traffic = Arc::clone(&self.traffic);
+        traffic.ask().then(|| Owed { written_before: traffic.written(), traffic })
+    }
+
+    /// How many requests are open, and how many may be.
+    pub(super) fn load(&self) -> (usize, usize) {
+        self.traffic.load()
+    }
+
+    /// Opens a stream, for which there is room.
     ///
     /// # Errors
     /// The connection is closed or closing: nothing was sent.
-    pub(crate) async fn open(
-        &self,
-        head: http::Request<()>,
-    ) -> Result<(ResponseFuture, SendStream<Bytes>, Owed), h2::Error> {
+    pub(crate) async fn open(&self, head: http::Request<()>) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
         let mut requests = self.requests.clone().ready().await?;
-        self.traffic.ask();
-        let owed = Owed { traffic: Arc::clone(&self.traffic), written_before: self.traffic.written() };
-        let (response, stream) = requests.send_request(head, false)?;
-        Ok((response, stream, owed))
+        requests.send_request(head, false)
     }
 }
 
@@ -97,10 +103,11 @@ pub(crate) async fn connect(
     dial: &dyn Dial,
     address: std::net::SocketAddr,
     limit: Duration,
+    crowd: Arc<Crowd>,
 ) -> Result<(Connection, Driver), String> {
     let attempt = async {
         let transport = dial.dial(address).await.map_err(|error| format!("{address}: connect: {error}"))?;
-        let traffic = Traffic::new();
+        let traffic = Traffic::new(crowd);
         let mut builder = h2::client::Builder::new();
         // A guard for servers, and a count over the connection's life: frames that answer cancelled calls count, and
         // after 1,024 of them a good connection would be closed with all that is open on it.
@@ -118,6 +125,7 @@ pub(crate) async fn connect(
                 return Err(format!("{address}: HTTP/2 handshake: closed by the peer"));
             }
         }
+        traffic.limit(connection.max_concurrent_send_streams());
         let pings = connection.ping_pong();
         let probe = Some(requests.clone());
         let driver = Driver { connection, probe, pings, liveness: Liveness::default(), traffic: Arc::clone(&traffic) };
@@ -162,6 +170,7 @@ impl Driver {
                 None => Poll::Pending,
             });
             let connection = &mut self.connection;
+            let traffic = &self.traffic;
             let probe = &mut self.probe;
             let driven = poll_fn(|cx| {
                 if let Poll::Ready(result) = Pin::new(&mut *connection).poll(cx) {
@@ -170,6 +179,8 @@ impl Driver {
                         Err(error) => error.to_string(),
                     }));
                 }
+                // Its settings may have changed.
+                traffic.limit(connection.max_concurrent_send_streams());
                 let said_goodbye = match probe {
                     Some(requests) => matches!(requests.poll_ready(cx), Poll::Ready(Err(_))),
                     None => false,

@@ -9,7 +9,8 @@ use tokio::time::{Instant, sleep};
 use super::Slot;
 use super::backoff::Backoff;
 use super::dial::Dial;
-use super::http2::{Driver, Ended, connect};
+use super::held::Held;
+use super::http2::{Ended, connect};
 use crate::balancer::{Balancer, Endpoint, Status};
 
 /// A connection that ends sooner counts as a failed attempt, so that a server that hangs up at once is not dialled in a
@@ -27,40 +28,36 @@ pub(crate) async fn keep(
     dial: Arc<dyn Dial>,
     mut stop: oneshot::Receiver<()>,
 ) {
-    let _only_keeper = endpoint.transport().kept.lock().await;
+    let slot = endpoint.transport();
+    let _only_keeper = slot.kept.lock().await;
     let mut backoff = Backoff::new();
     let report = |status| balancer.report(&endpoint, status, Instant::now());
     report(Status::Connecting);
     loop {
         let limit = balancer.connect_timeout();
         let connected = tokio::select! {
-            connected = connect(&*dial, endpoint.address(), limit) => connected,
+            connected = connect(&*dial, endpoint.address(), limit, Arc::clone(slot.crowd())) => connected,
             _ = &mut stop => break,
         };
         let failed = match connected {
-            Ok((connection, mut driver)) => {
+            Ok(first) => {
                 let since = Instant::now();
-                endpoint.transport().current.store(Some(Arc::new(connection)));
+                let mut held = Held::new(&endpoint, &balancer, &*dial, first);
                 report(Status::Ready);
                 let ended = tokio::select! {
-                    ended = driver.run() => Some(ended),
+                    ended = held.run() => Some(ended),
                     _ = &mut stop => None,
                 };
-                endpoint.transport().current.store(None);
+                held.refuse();
                 // The balancer hears of it before any caller does.
                 report(match &ended {
                     Some(Ended::Silent) => Status::Down(format!("{}: {SILENT}", endpoint.address()).into()),
                     _ => Status::Connecting,
                 });
+                held.close().await;
                 let why = match ended {
-                    None => {
-                        drain(driver);
-                        break;
-                    }
-                    Some(Ended::Goodbye) => {
-                        drain(driver);
-                        "the server is going away".to_owned()
-                    }
+                    None => break,
+                    Some(Ended::Goodbye) => "the server is going away".to_owned(),
                     Some(Ended::Over(why)) => why,
                     Some(Ended::Silent) => SILENT.to_owned(),
                 };
@@ -80,10 +77,6 @@ pub(crate) async fn keep(
         }
     }
     report(Status::Idle);
-}
-
-fn drain(driver: Driver) {
-    tokio::spawn(driver.drain());
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::dial::Transport;
 use super::liveness::Seen;
+use super::slot::Crowd;
 
 /// What passes over one connection. Times are microseconds since `start`.
 #[derive(Debug)]
@@ -22,6 +23,9 @@ pub(crate) struct Traffic {
     last_asked: AtomicU64,
     written: AtomicU64,
     open: AtomicUsize,
+    /// How many streams the peer lets be open.
+    limit: AtomicUsize,
+    crowd: Arc<Crowd>,
     /// The watcher rests until a request is opened. This and `open` are ordered against each other: the watcher raises
     /// one and then reads the other, and so does a request.
     resting: AtomicBool,
@@ -30,7 +34,8 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    pub(crate) fn new() -> Arc<Self> {
+    /// Nothing yet. `crowd` is told when a stream may be opened that might not before.
+    pub(crate) fn new(crowd: Arc<Crowd>) -> Arc<Self> {
         Arc::new(Self {
             start: Instant::now(),
             heard: AtomicU64::new(0),
@@ -38,6 +43,8 @@ impl Traffic {
             last_asked: AtomicU64::new(0),
             written: AtomicU64::new(0),
             open: AtomicUsize::new(0),
+            limit: AtomicUsize::new(usize::MAX),
+            crowd,
             resting: AtomicBool::new(false),
             opened: Notify::new(),
             first_heard: Notify::new(),
@@ -49,10 +56,14 @@ impl Traffic {
         self.start.elapsed().as_micros() as u64 + 1
     }
 
-    /// A request is about to be opened.
-    pub(crate) fn ask(&self) {
+    /// A request is about to be opened, unless as many are as the peer lets be: then this is false.
+    pub(crate) fn ask(&self) -> bool {
+        let limit = self.limit.load(Relaxed);
+        let more = |open: usize| (open < limit).then(|| open + 1);
+        if self.open.fetch_update(SeqCst, SeqCst, more).is_err() {
+            return false;
+        }
         let now = self.now();
-        self.open.fetch_add(1, SeqCst);
         self.last_asked.store(now, Relaxed);
         if self.asked.load(Relaxed) <= self.heard.load(Relaxed) {
             self.asked.store(now, Relaxed);
@@ -60,11 +71,30 @@ impl Traffic {
         if self.resting.swap(false, SeqCst) {
             self.opened.notify_one();
         }
+        true
     }
 
-    /// A request that was opened has ended, however.
+    /// A request that was asked for has ended, however.
     pub(crate) fn end(&self) {
-        self.open.fetch_sub(1, Relaxed);
+        self.open.fetch_sub(1, SeqCst);
+        self.crowd.freed();
+    }
+
+    /// So many streams may be open from now on.
+    pub(crate) fn limit(&self, limit: usize) {
+        // Asked at every turn, and nearly always the same.
+        let before = self.limit.load(Relaxed);
+        if limit != before {
+            self.limit.store(limit, SeqCst);
+        }
+        if limit > before {
+            self.crowd.freed();
+        }
+    }
+
+    /// How many requests are open, and how many may be.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        (self.open.load(Relaxed), self.limit.load(Relaxed))
     }
 
     /// The watcher will look again only when [`Traffic::opened`] tells it.

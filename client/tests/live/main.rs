@@ -10,6 +10,7 @@ mod restarts;
 mod retries;
 mod routes;
 mod stopped;
+mod streams;
 mod support;
 mod tls;
 mod wire;
