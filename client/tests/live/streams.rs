@@ -81,10 +81,11 @@ impl Narrow {
         channel(assignment(vec![vec![locality("a", 1, &[self.address])]]), 1).await
     }
 
-    async fn begun(&mut self, calls: usize) {
-        let begun = self.begun.wait_for(|begun| *begun >= calls);
-        let done = tokio::time::timeout(Duration::from_secs(10), begun).await;
-        assert!(done.is_ok(), "{} of {calls} calls run", *self.begun.borrow());
+    async fn begun(&self, calls: usize) {
+        let mut begun = self.begun.clone();
+        let enough = begun.wait_for(|begun| *begun >= calls);
+        let done = tokio::time::timeout(Duration::from_secs(10), enough).await.is_ok();
+        assert!(done, "{} of {calls} calls run", *self.begun.borrow());
     }
 }
 
@@ -98,6 +99,17 @@ impl Drop for Narrow {
 
 fn connections(channel: &Channel) -> usize {
     balancer(channel).wanted()[0].transport().connections()
+}
+
+/// Waits until there are so many connections.
+async fn reach(channel: &Channel, n: usize) {
+    let reached = async {
+        while connections(channel) < n {
+            tokio::task::yield_now().await;
+        }
+    };
+    let done = tokio::time::timeout(Duration::from_secs(10), reached).await.is_ok();
+    assert!(done, "{} of {n} connections", connections(channel));
 }
 
 /// So many calls, begun at once.
@@ -118,13 +130,14 @@ async fn more_calls_than_one_connection_carries_run_at_once() {
     let calls = tokio::time::timeout(Duration::from_secs(10), calls(&channel, 20)).await;
     let calls = calls.expect("all of them run, or none is answered").unwrap();
     assert!(calls.iter().all(Result::is_ok), "{calls:?}");
-    assert_eq!(connections(&channel), 5);
+    // Five carry them; two more are opened ahead while five, or six, are nearly full.
+    assert!((5..=7).contains(&connections(&channel)), "{}", connections(&channel));
     assert!(is_quiet(&channel));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_are_opened_ahead_of_the_limit() {
-    let mut server = Narrow::start(4, 4).await;
+    let server = Narrow::start(4, 4).await;
     let (channel, _source) = server.channel().await;
     // Three of four streams stay open: nobody waits yet.
     let first = calls(&channel, 3);
@@ -143,7 +156,7 @@ async fn connections_are_opened_ahead_of_the_limit() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn their_number_is_bounded_and_who_finds_no_room_waits_for_it() {
-    let mut server = Narrow::start(1, 17).await;
+    let server = Narrow::start(1, 17).await;
     let (channel, _source) = server.channel().await;
     let waiting = calls(&channel, 20);
     server.begun(16).await;
@@ -172,20 +185,21 @@ async fn a_server_that_says_goodbye_on_all_of_them_finishes_what_it_has() {
 
 #[tokio::test]
 async fn what_is_not_needed_for_a_while_is_closed() {
-    let mut server = Narrow::start(4, usize::MAX).await;
+    let server = Narrow::start(4, usize::MAX).await;
     let (channel, _source) = server.channel().await;
     let open = calls(&channel, 20);
     server.begun(20).await;
+    // With seven, twenty calls are less than three quarters.
+    reach(&channel, 7).await;
     server.enough.send_replace(1);
     assert!(open.await.unwrap().iter().all(Result::is_ok));
-    assert_eq!(connections(&channel), 5);
     // Nothing is under way: the clock runs on to whatever somebody sleeps for.
     tokio::time::pause();
     let begun = tokio::time::Instant::now();
     while connections(&channel) > 1 {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    assert!(begun.elapsed() >= Duration::from_secs(4 * 30), "one at a time");
+    assert!(begun.elapsed() >= Duration::from_secs(6 * 30), "one at a time");
     tokio::time::resume();
     assert!(call(&channel).await.is_ok());
 }
