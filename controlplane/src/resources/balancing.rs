@@ -9,8 +9,12 @@ use envoy_types::pb::envoy::extensions::load_balancing_policies::client_side_wei
 use envoy_types::pb::envoy::extensions::load_balancing_policies::common::v3::locality_lb_config::{
     LocalityConfigSpecifier, LocalityWeightedLbConfig,
 };
-use envoy_types::pb::envoy::extensions::load_balancing_policies::common::v3::{LocalityLbConfig, SlowStartConfig};
+use envoy_types::pb::envoy::extensions::load_balancing_policies::common::v3::{
+    ConsistentHashingLbConfig, LocalityLbConfig, SlowStartConfig,
+};
 use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest;
+use envoy_types::pb::envoy::extensions::load_balancing_policies::maglev::v3::Maglev;
+use envoy_types::pb::envoy::extensions::load_balancing_policies::ring_hash::v3::{RingHash, ring_hash::HashFunction};
 use envoy_types::pb::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
 use envoy_types::pb::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
 use envoy_types::pb::envoy::r#type::v3::Percent;
@@ -45,6 +49,8 @@ pub(super) fn present(
         // The legacy enumeration is what all take, and in gRPC it keeps locality weights.
         ClientClass::Unknown => (LbPolicy::RoundRobin, None),
         // gRPC has no slow start and does not read it.
+        // It has one way to go by keys.
+        _ if class.is_stock_grpc() && strategy.keyed_by().is_some() => hashed(vec![ring_hash(None)]),
         ClientClass::GrpcCore | ClientClass::GrpcJs | ClientClass::GrpcGo | ClientClass::GrpcJava => {
             within_localities(match strategy {
                 Strategy::RoundRobin => vec![],
@@ -52,6 +58,8 @@ pub(super) fn present(
                 _ => vec![least_request(None, None)],
             })
         }
+        ClientClass::Portolan if strategy == Strategy::RingHash => hashed(vec![ring_hash(None)]),
+        ClientClass::Portolan if strategy == Strategy::Maglev => hashed(vec![maglev(None)]),
         ClientClass::Portolan => within_localities(match strategy {
             // In turn is what it never does: its default shares as evenly.
             Strategy::LeastRequest | Strategy::RoundRobin => vec![least_request(warmup, None)],
@@ -68,6 +76,8 @@ fn envoy(strategy: Strategy, warmup: Option<&Warmup>) -> Vec<Policy> {
         locality_config_specifier: Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {})),
     };
     match strategy {
+        Strategy::RingHash => vec![ring_hash(Some(LocalityWeightedLbConfig {}))],
+        Strategy::Maglev => vec![maglev(Some(LocalityWeightedLbConfig {}))],
         Strategy::RoundRobin => vec![round_robin(warmup, Some(weighted))],
         Strategy::WeightedRoundRobin => {
             vec![wrr_locality(vec![weighted_round_robin()]), least_request(None, Some(weighted))]
@@ -81,6 +91,13 @@ fn envoy(strategy: Strategy, warmup: Option<&Warmup>) -> Vec<Policy> {
 fn within_localities(mut policies: Vec<Policy>) -> (LbPolicy, Option<LoadBalancingPolicy>) {
     policies.push(round_robin(None, None));
     (LbPolicy::RoundRobin, Some(list(vec![wrr_locality(policies), round_robin(None, None)])))
+}
+
+/// One ring or table over all localities, in which each endpoint has its part of its locality's weight: within localities equal
+/// keys would go to one endpoint of each.
+fn hashed(mut policies: Vec<Policy>) -> (LbPolicy, Option<LoadBalancingPolicy>) {
+    policies.push(round_robin(None, None));
+    (LbPolicy::RoundRobin, Some(list(policies)))
 }
 
 fn list(policies: Vec<Policy>) -> LoadBalancingPolicy {
@@ -105,6 +122,28 @@ fn least_request(warmup: Option<&Warmup>, locality_lb_config: Option<LocalityLbC
 fn round_robin(warmup: Option<&Warmup>, locality_lb_config: Option<LocalityLbConfig>) -> Policy {
     let config = RoundRobin { slow_start_config: warmup.map(slow_start), locality_lb_config };
     policy("envoy.load_balancing_policies.round_robin", pack_any(config))
+}
+
+/// Envoy needs to be told that locality weights count.
+fn ring_hash(locality_weighted_lb_config: Option<LocalityWeightedLbConfig>) -> Policy {
+    let config = RingHash {
+        hash_function: HashFunction::XxHash.into(),
+        consistent_hashing_lb_config: Some(bounded()),
+        locality_weighted_lb_config,
+        ..RingHash::default()
+    };
+    policy("envoy.load_balancing_policies.ring_hash", pack_any(config))
+}
+
+fn maglev(locality_weighted_lb_config: Option<LocalityWeightedLbConfig>) -> Policy {
+    let config =
+        Maglev { consistent_hashing_lb_config: Some(bounded()), locality_weighted_lb_config, ..Maglev::default() };
+    policy("envoy.load_balancing_policies.maglev", pack_any(config))
+}
+
+/// No endpoint has more than a quarter above the mean; gRPC does not read it.
+fn bounded() -> ConsistentHashingLbConfig {
+    ConsistentHashingLbConfig { hash_balance_factor: u32_value(125), ..ConsistentHashingLbConfig::default() }
 }
 
 /// By what servers say in their answers.

@@ -1,7 +1,8 @@
 //! RouteConfiguration of a service without routes: every request of the name to its one cluster.
 
 use envoy_types::pb::envoy::config::route::v3::route::Action;
-use envoy_types::pb::envoy::config::route::v3::route_action::{ClusterSpecifier, MaxStreamDuration};
+use envoy_types::pb::envoy::config::route::v3::route_action::hash_policy::{Header, PolicySpecifier};
+use envoy_types::pb::envoy::config::route::v3::route_action::{ClusterSpecifier, HashPolicy, MaxStreamDuration};
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::config::route::v3::{
     RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
@@ -16,6 +17,7 @@ use super::retry;
 pub(super) fn present(name: &str, cluster: String, policy: &EffectivePolicy, class: ClientClass) -> RouteConfiguration {
     let to = ClusterSpecifier::Cluster(cluster);
     let action = forwarding(to, policy.timeout, retry::policy(policy.retry.as_ref(), class), class);
+    let action = RouteAction { hash_policy: hash_policy(policy), ..action };
     configuration(name, vec![every_request(Action::Route(action))])
 }
 
@@ -47,6 +49,15 @@ pub(super) fn forwarding(
         retry_policy,
         ..RouteAction::default()
     }
+}
+
+/// What a call's key is, for the clusters that go by keys.
+pub(super) fn hash_policy(policy: &EffectivePolicy) -> Vec<HashPolicy> {
+    let header = |name: &String| HashPolicy {
+        policy_specifier: Some(PolicySpecifier::Header(Header { header_name: name.clone(), regex_rewrite: None })),
+        terminal: false,
+    };
+    policy.hash_header.iter().map(header).collect()
 }
 
 /// The route that every request takes.

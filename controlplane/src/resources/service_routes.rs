@@ -52,6 +52,7 @@ fn action(forward: &Forward, own: &ResourceName, policy: &EffectivePolicy, class
     let (timeout, retry) = limits(forward, policy, class);
     RouteAction {
         cluster_not_found_response_code: ClusterNotFoundResponseCode::ServiceUnavailable.into(),
+        hash_policy: route::hash_policy(policy),
         ..route::forwarding(specifier(&forward.shares, own), timeout, retry, class)
     }
 }

@@ -19,9 +19,11 @@ use envoy_types::pb::envoy::config::route::v3::route::Action;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest;
+use envoy_types::pb::envoy::extensions::load_balancing_policies::ring_hash::v3::RingHash;
 use envoy_types::pb::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
 use envoy_types::pb::google::protobuf::Any;
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
+use portolan_client::xds::hashing::{HashOn, HashPolicy};
 use portolan_client::xds::routing::Forward;
 use portolan_client::xds::{model as client_model, resources as client};
 use portolan_topology::policy::{
@@ -654,10 +656,33 @@ fn names(policies: &[Policy]) -> String {
 }
 
 #[test]
+fn the_header_that_holds_a_call_s_key_is_what_every_client_is_told_to_hash() {
+    let policy = EffectivePolicy {
+        strategy: Balancer::RingHash,
+        hash_header: Some("x-session".to_owned()),
+        ..EffectivePolicy::default()
+    };
+    for class in CLASSES {
+        let on = HashOn::Header { name: "x-session".to_owned(), rewrite: None };
+        assert_eq!(route(policy.clone(), class).hash, [HashPolicy { on, terminal: false }], "{class:?}");
+        assert_eq!(route(EffectivePolicy::default(), class).hash, [], "{class:?}");
+    }
+    // Envoy's own words for what gRPC does by itself, and for what it never does.
+    let cluster = cluster_under(policy, ClientClass::Envoy);
+    let list = cluster.load_balancing_policy.unwrap().policies;
+    let config = list[0].typed_extension_config.as_ref().unwrap().typed_config.as_ref().unwrap();
+    let ring = RingHash::decode(config.value.as_slice()).unwrap();
+    assert!(ring.locality_weighted_lb_config.is_some());
+    let factor = ring.consistent_hashing_lb_config.unwrap().hash_balance_factor.unwrap();
+    assert_eq!(factor.value, 125);
+}
+
+#[test]
 fn each_client_gets_a_policy_s_strategy_or_what_comes_nearest() {
     use client_model::Balancing;
     let least = "(least_request round_robin) round_robin";
     let weighted = "(client_side_weighted_round_robin round_robin) round_robin";
+    let (ring, maglev) = (Balancing::RingHash(Default::default()), Balancing::Maglev(Default::default()));
     for (strategy, envoy, stock, ours, read) in [
         (Balancer::LeastRequest, "least_request", least, least, Balancing::LeastRequest),
         (Balancer::RoundRobin, "round_robin", "(round_robin) round_robin", least, Balancing::LeastRequest),
@@ -669,6 +694,8 @@ fn each_client_gets_a_policy_s_strategy_or_what_comes_nearest() {
             Balancing::WeightedRoundRobin(Default::default()),
         ),
         (Balancer::PeakEwma, "least_request", least, "PeakEwma", Balancing::PeakEwma),
+        (Balancer::RingHash, "ring_hash", "ring_hash round_robin", "ring_hash round_robin", ring),
+        (Balancer::Maglev, "maglev", "ring_hash round_robin", "maglev round_robin", maglev),
         (Balancer::HotCold, "least_request", least, "HotCold", Balancing::HotCold),
         (Balancer::RequestCost, "least_request", least, "RequestCost", Balancing::RequestCost),
         (Balancer::PrefixAffinity, "least_request", least, "PrefixAffinity", Balancing::PrefixAffinity),
@@ -680,7 +707,7 @@ fn each_client_gets_a_policy_s_strategy_or_what_comes_nearest() {
             let expected = match class {
                 ClientClass::Envoy => envoy.to_owned(),
                 ClientClass::Unknown => String::new(),
-                ClientClass::Portolan if ours.starts_with('(') => ours.to_owned(),
+                ClientClass::Portolan if ours.ends_with("round_robin") => ours.to_owned(),
                 ClientClass::Portolan => format!("(portolan.{ours} least_request round_robin) round_robin"),
                 _ => stock.to_owned(),
             };

@@ -22,6 +22,8 @@ pub struct EffectivePolicy {
     pub connection: Connection,
     /// By what an endpoint is picked.
     pub strategy: Strategy,
+    /// The request header whose value is a call's key, in lower case; `None`: calls have none.
+    pub hash_header: Option<String>,
     /// How a new endpoint comes to its share; `None`: as each client does it by itself.
     pub warmup: Option<Warmup>,
     /// When an endpoint is taken for broken; `None`: as each client does it by itself.

@@ -106,8 +106,9 @@ impl PolicySet {
             effective.retry = spec.retry.clone().or(effective.retry);
             effective.connection = spec.connection.unwrap_or(effective.connection);
             // A block beats a block whole, and one without `warmup` says nothing of it.
-            if let Some(balancer) = spec.load_balancer {
+            if let Some(balancer) = &spec.load_balancer {
                 (effective.strategy, effective.warmup) = (balancer.strategy, balancer.warmup);
+                effective.hash_header.clone_from(&balancer.hash_header);
             }
             effective.outlier_detection = spec.outlier_detection.or(effective.outlier_detection);
         }

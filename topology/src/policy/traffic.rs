@@ -222,12 +222,14 @@ impl Default for Connection {
 }
 
 /// `spec.loadBalancer`: how endpoints are picked.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LoadBalancer {
     /// By what an endpoint is picked.
     #[serde(rename = "type")]
     pub strategy: Strategy,
+    /// The request header whose value is a call's key, in lower case: of a [`Strategy`] that goes by keys.
+    pub hash_header: Option<String>,
     /// How a new endpoint comes to its share; `None`: as each client does it by itself.
     pub warmup: Option<Warmup>,
 }
@@ -246,6 +248,10 @@ pub enum Strategy {
     PeakEwma,
     /// By what servers report to have in flight.
     HotCold,
+    /// By a call's key, on a ring: equal keys go to one endpoint.
+    RingHash,
+    /// The same by Maglev's table.
+    Maglev,
     /// By what the requests in flight cost.
     RequestCost,
     /// By the beginnings of prompts that a server has cached.
@@ -254,11 +260,13 @@ pub enum Strategy {
 
 impl Strategy {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::LeastRequest,
         Self::RoundRobin,
         Self::WeightedRoundRobin,
         Self::PeakEwma,
+        Self::RingHash,
+        Self::Maglev,
         Self::HotCold,
         Self::RequestCost,
         Self::PrefixAffinity,
@@ -272,9 +280,21 @@ impl Strategy {
             Self::RoundRobin => "RoundRobin",
             Self::WeightedRoundRobin => "WeightedRoundRobin",
             Self::PeakEwma => "PeakEwma",
+            Self::RingHash => "RingHash",
+            Self::Maglev => "Maglev",
             Self::HotCold => "HotCold",
             Self::RequestCost => "RequestCost",
             Self::PrefixAffinity => "PrefixAffinity",
+        }
+    }
+
+    /// The block of its settings that names the key's header, if it goes by keys.
+    #[must_use]
+    pub fn keyed_by(self) -> Option<&'static str> {
+        match self {
+            Self::RingHash => Some("ringHash"),
+            Self::Maglev => Some("maglev"),
+            _ => None,
         }
     }
 

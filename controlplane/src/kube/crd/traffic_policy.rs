@@ -195,10 +195,10 @@ pub struct LoadBalancer {
     /// Settings of `PeakEwma`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_ewma: Option<Settings>,
-    /// Settings of `RingHash`.
+    /// Settings of `RingHash`, whose `header` names where a call's key is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ring_hash: Option<Settings>,
-    /// Settings of `Maglev`.
+    /// Settings of `Maglev`, whose `header` names where a call's key is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub maglev: Option<Settings>,
     /// Settings of `HotCold`.

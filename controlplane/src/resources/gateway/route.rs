@@ -19,7 +19,7 @@ use envoy_types::pb::google::protobuf::UInt32Value;
 use super::super::class::ClientClass;
 use super::super::matching::{proxy_match, regex};
 use super::super::name::NOWHERE;
-use super::super::route::duration;
+use super::super::route::{duration, hash_policy};
 use super::super::service_routes::limits;
 use super::{PolicyOf, cluster_name};
 use crate::gateway::objects::Header;
@@ -87,7 +87,8 @@ fn forwarding(forward: &Forward, matching: &Matching, policy_of: PolicyOf<'_>) -
     }
     // What a rule says holds for all of its backends; so does the policy of the first.
     let policy = shares.iter().find_map(|share| share.upstream.as_ref()).map(|upstream| policy_of(&upstream.backend));
-    let (timeout, retry_policy) = limits(forward, &policy.unwrap_or_default(), ClientClass::Envoy);
+    let policy = policy.unwrap_or_default();
+    let (timeout, retry_policy) = limits(forward, &policy, ClientClass::Envoy);
     let cluster = |share: &Share| share.upstream.as_ref().map_or_else(|| NOWHERE.to_owned(), cluster_name);
     let specifier = match shares.as_slice() {
         [only] => ClusterSpecifier::Cluster(cluster(only)),
@@ -123,6 +124,7 @@ fn forwarding(forward: &Forward, matching: &Matching, policy_of: PolicyOf<'_>) -
         // Envoy ends requests after 15 s unless it is told not to.
         timeout: Some(timeout.map(duration).unwrap_or_default()),
         retry_policy,
+        hash_policy: hash_policy(&policy),
         ..RouteAction::default()
     })
 }

@@ -7,6 +7,7 @@ mod harness;
 mod reports;
 mod routes;
 mod rules;
+mod rust_client;
 mod status;
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;

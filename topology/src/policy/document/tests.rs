@@ -78,10 +78,7 @@ status: {revision: 42, conditions: [{type: Accepted}]}",
     let connection = Connection { connect_timeout: seconds(3), max_requests: 500, max_pending_requests: 50 };
     assert_eq!(policy.spec.connection, Some(connection));
     let warmup = Warmup { hold: seconds(5), window: seconds(30), aggression: 1.5, min_percent: 20 };
-    assert_eq!(
-        policy.spec.load_balancer,
-        Some(LoadBalancer { strategy: Balancer::LeastRequest, warmup: Some(warmup) })
-    );
+    assert_eq!(policy.spec.load_balancer, Some(LoadBalancer { warmup: Some(warmup), ..LoadBalancer::default() }));
     let detection = OutlierDetection {
         consecutive_errors: 3,
         interval: seconds(2),
@@ -119,14 +116,14 @@ fn what_does_not_exist_yet_is_refused_as_such() {
     for (spec, field, column) in [
         ("  rollout: {regions: [eu-west]}", "rollout", 12),
         ("  capacity: {concurrentRequests: 5}", "capacity.concurrentRequests", 34),
-        ("  loadBalancer: {ringHash: {}}", "loadBalancer.ringHash", 28),
+        ("  loadBalancer: {hotCold: {}}", "loadBalancer.hotCold", 27),
     ] {
         check(&policy(spec), &[&format!("6:{column}: `spec.{field}` is not supported yet")]);
     }
     check(
-        &policy("  loadBalancer: {type: RingHash}"),
-        &["6:24: `spec.loadBalancer.type: RingHash` is not supported yet; expected `LeastRequest`, `RoundRobin`, \
-         `WeightedRoundRobin`, `PeakEwma`, `HotCold`, `RequestCost` or `PrefixAffinity`"],
+        &policy("  loadBalancer: {type: Custom}"),
+        &["6:24: `spec.loadBalancer.type: Custom` is not supported yet; expected `LeastRequest`, `RoundRobin`, \
+         `WeightedRoundRobin`, `PeakEwma`, `RingHash`, `Maglev`, `HotCold`, `RequestCost` or `PrefixAffinity`"],
     );
     check(
         &policy("  loadBalancer: {type: PeakEwma, leastRequest: {}}"),
@@ -141,6 +138,43 @@ fn what_does_not_exist_yet_is_refused_as_such() {
         &policy("  loadBalancer: {leastRequest: {choiceCount: 3}}"),
         &["6:46: `spec.loadBalancer.leastRequest.choiceCount: 3` is not supported yet; expected 2"],
     );
+}
+
+#[test]
+fn who_goes_by_keys_names_the_header_that_holds_them() {
+    for (spec, strategy, header) in [
+        ("  loadBalancer: {type: RingHash, ringHash: {header: X-User}}", Balancer::RingHash, "x-user"),
+        ("  loadBalancer: {type: Maglev, maglev: {header: cart_id}}", Balancer::Maglev, "cart_id"),
+    ] {
+        let PolicyObject::TrafficPolicy(policy) = one(&policy(spec)) else { panic!("not a TrafficPolicy") };
+        let hash_header = Some(header.to_owned());
+        assert_eq!(policy.spec.load_balancer, Some(LoadBalancer { strategy, hash_header, warmup: None }));
+    }
+    for (spec, problem) in [
+        ("type: RingHash", "24: RingHash has no key to go by; expected `ringHash: {header: NAME}` beside it"),
+        (
+            "type: PeakEwma, maglev: {header: a}",
+            "42: `maglev` says nothing of a load balancer of the type PeakEwma; expected `type: Maglev`, or no `maglev`",
+        ),
+        (
+            "type: Maglev, maglev: {header: 'a b'}",
+            "49: `a b` is no name of a header; expected letters, digits and hyphens, such as `x-session`",
+        ),
+        (
+            "type: Maglev, maglev: {header: ':path'}",
+            "49: `:path` is no name of a header; expected letters, digits and hyphens, such as `x-session`",
+        ),
+        (
+            "type: RingHash, ringHash: {header: key-bin}",
+            "53: `key-bin` is a binary header, which no client hashes; expected a header whose value is text",
+        ),
+        (
+            "type: RingHash, ringHash: {header: a}, warmup: {}",
+            "65: no client warms endpoints up under RingHash; expected `LeastRequest` or `RoundRobin`, or no `warmup`",
+        ),
+    ] {
+        check(&policy(&format!("  loadBalancer: {{{spec}}}")), &[&format!("6:{problem}")]);
+    }
 }
 
 #[test]
@@ -437,7 +471,8 @@ fn traffic_policy() -> impl Strategy<Value = PolicyObject> {
     });
     let load_balancer = (option::of(warmup), 0..Balancer::ALL.len()).prop_map(|(warmup, which)| {
         let strategy = Balancer::ALL[which];
-        LoadBalancer { strategy, warmup: warmup.filter(|_| strategy.warms_up()) }
+        let hash_header = strategy.keyed_by().map(|_| "x-session".to_owned());
+        LoadBalancer { strategy, hash_header, warmup: warmup.filter(|_| strategy.warms_up()) }
     });
     let outlier_detection = (1_u32.., duration(), duration(), 0_u32..=100, any::<bool>()).prop_map(
         |(consecutive_errors, interval, base_ejection_time, max_ejection_percent, eject_whole_locality)| {

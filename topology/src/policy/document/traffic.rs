@@ -86,13 +86,18 @@ struct LoadBalancerEntry {
     round_robin: Option<Spanned<IgnoredAny>>,
     weighted_round_robin: Option<Spanned<IgnoredAny>>,
     peak_ewma: Option<Spanned<IgnoredAny>>,
-    ring_hash: Option<Spanned<IgnoredAny>>,
-    maglev: Option<Spanned<IgnoredAny>>,
+    ring_hash: Option<Spanned<HashEntry>>,
+    maglev: Option<Spanned<HashEntry>>,
     hot_cold: Option<Spanned<IgnoredAny>>,
     request_cost: Option<Spanned<IgnoredAny>>,
     prefix_affinity: Option<Spanned<IgnoredAny>>,
     custom: Option<Spanned<IgnoredAny>>,
     warmup: Option<Spanned<WarmupEntry>>,
+}
+
+#[derive(Deserialize)]
+struct HashEntry {
+    header: Spanned<String>,
 }
 
 #[derive(Deserialize)]
@@ -346,8 +351,6 @@ impl Checks<'_> {
             ("roundRobin", &entry.round_robin),
             ("weightedRoundRobin", &entry.weighted_round_robin),
             ("peakEwma", &entry.peak_ewma),
-            ("ringHash", &entry.ring_hash),
-            ("maglev", &entry.maglev),
             ("hotCold", &entry.hot_cold),
             ("requestCost", &entry.request_cost),
             ("prefixAffinity", &entry.prefix_affinity),
@@ -355,7 +358,42 @@ impl Checks<'_> {
         ] {
             self.not_yet(&format!("loadBalancer.{field}"), place(given));
         }
-        LoadBalancer { strategy, warmup: entry.warmup.as_ref().map(|warmup| self.warmup(warmup)) }
+        let hash_header = self.hash_header(entry, strategy);
+        LoadBalancer { strategy, hash_header, warmup: entry.warmup.as_ref().map(|warmup| self.warmup(warmup)) }
+    }
+
+    fn hash_header(&mut self, entry: &LoadBalancerEntry, strategy: Strategy) -> Option<String> {
+        let mut named = None;
+        for (of, block) in [(Strategy::RingHash, &entry.ring_hash), (Strategy::Maglev, &entry.maglev)] {
+            let Some(block) = block else { continue };
+            if of == strategy {
+                named = Some(self.header_name(&block.header));
+            } else {
+                let field = of.keyed_by().unwrap_or_default();
+                let message = format!("`{field}` says nothing of a load balancer of the type {}", strategy.as_str());
+                let expected = format!("`type: {}`, or no `{field}`", of.as_str());
+                self.report.error(block.span, message).expected(expected);
+            }
+        }
+        if let (None, Some(field), Some(kind)) = (&named, strategy.keyed_by(), &entry.kind) {
+            let message = format!("{} has no key to go by", strategy.as_str());
+            self.report.error(kind.span, message).expected(format!("`{field}: {{header: NAME}}` beside it"));
+        }
+        named
+    }
+
+    /// As HTTP/2 has them, whatever their case. Clients take no key from what is no text.
+    fn header_name(&mut self, given: &Spanned<String>) -> String {
+        let name = given.to_ascii_lowercase();
+        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if name.is_empty() || !name.bytes().all(token) {
+            let message = format!("`{}` is no name of a header", given.value);
+            self.report.error(given.span, message).expected("letters, digits and hyphens, such as `x-session`");
+        } else if name.ends_with("-bin") {
+            let message = format!("`{}` is a binary header, which no client hashes", given.value);
+            self.report.error(given.span, message).expected("a header whose value is text");
+        }
+        name
     }
 
     fn strategy(&mut self, kind: &Spanned<String>) -> Strategy {

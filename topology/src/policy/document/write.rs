@@ -45,7 +45,7 @@ struct TrafficSpec<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     connection: Option<Connection>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    load_balancer: Option<LoadBalancer>,
+    load_balancer: Option<LoadBalancer<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     outlier_detection: Option<OutlierDetection>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,11 +95,21 @@ struct Connection {
 }
 
 #[derive(Serialize)]
-struct LoadBalancer {
+#[serde(rename_all = "camelCase")]
+struct LoadBalancer<'a> {
     #[serde(rename = "type")]
     strategy: policy::Strategy,
     #[serde(skip_serializing_if = "Option::is_none")]
+    ring_hash: Option<Hashing<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    maglev: Option<Hashing<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     warmup: Option<Warmup>,
+}
+
+#[derive(Serialize)]
+struct Hashing<'a> {
+    header: &'a str,
 }
 
 #[derive(Serialize)]
@@ -206,15 +216,18 @@ impl Connection {
     }
 }
 
-impl LoadBalancer {
-    fn of(balancer: policy::LoadBalancer) -> Self {
+impl<'a> LoadBalancer<'a> {
+    fn of(balancer: &'a policy::LoadBalancer) -> Self {
         let warmup = balancer.warmup.map(|warmup| Warmup {
             hold: DurationText(warmup.hold),
             window: DurationText(warmup.window),
             aggression: warmup.aggression,
             min_percent: warmup.min_percent,
         });
-        Self { strategy: balancer.strategy, warmup }
+        let header = balancer.hash_header.as_deref();
+        let of = |strategy| header.filter(|_| balancer.strategy == strategy).map(|header| Hashing { header });
+        let (ring_hash, maglev) = (of(policy::Strategy::RingHash), of(policy::Strategy::Maglev));
+        Self { strategy: balancer.strategy, ring_hash, maglev, warmup }
     }
 }
 
@@ -238,7 +251,7 @@ impl<'a> TrafficSpec<'a> {
             locality: spec.locality.as_ref().map(Locality::of),
             capacity: spec.capacity,
             connection: spec.connection.map(Connection::of),
-            load_balancer: spec.load_balancer.map(LoadBalancer::of),
+            load_balancer: spec.load_balancer.as_ref().map(LoadBalancer::of),
             outlier_detection: spec.outlier_detection.map(OutlierDetection::of),
             timeout: spec.timeout.map(DurationText),
             retry: spec.retry.as_ref().map(RetrySpec::of),
