@@ -170,7 +170,7 @@ async fn kept_away(lab: Lab) -> anyhow::Result<()> {
     let elsewhere =
         "the namespace `shop` has no pod with the label app.kubernetes.io/name=portolan; -n NAME says where";
     status(&["-n", "shop"]).await?.failed_with(1, elsewhere)?;
-    status(&["--context", "nowhere"]).await?.failed_with(1, "nowhere")?;
+    status(&["--context", "nowhere"]).await?.failed_with(1, "there is no context `nowhere`; expected ")?;
     status(&["--pod", "portolan-7"]).await?.failed_with(1, "has no control plane `portolan-7`; expected portolan-0")?;
     let both = status(&["--address", "127.0.0.1:1"]).await?;
     both.failed_with(1, "name two control planes: give one")?;

@@ -96,6 +96,7 @@ async fn refuses(lab: Lab) -> anyhow::Result<()> {
     let values: Vec<&str> = values.iter().map(String::as_str).collect();
     for (set, message) in [
         ("replcas=2", "additional properties 'replcas' not allowed"),
+        ("replicas=65", "at '/replicas': maximum: got 65, want 64"),
         ("xds.clientCertificates=maybe", "value must be one of 'required', 'optional'"),
         ("cluster=", "cluster: set it to this cluster's name in the topology"),
         ("cluster=use2", "cluster: the topology has no cluster `use2`; expected one of use1, usw2, euw1"),

@@ -37,7 +37,17 @@ pub enum ClientError {
         /// What is wrong.
         source: Box<KubeconfigError>,
     },
-    /// A context was named, and no kubeconfig has it.
+    /// A context was named, and the kubeconfig has no such.
+    #[error("{kubeconfig}: there is no context `{context}`; expected {known}")]
+    UnknownContext {
+        /// The file, or which would have been read.
+        kubeconfig: String,
+        /// The context.
+        context: String,
+        /// Those that there are.
+        known: String,
+    },
+    /// A context was named, and cannot be used.
     #[error("the context `{context}` cannot be used: {source}")]
     Context {
         /// The context.
@@ -71,22 +81,41 @@ pub async fn connect(access: &Access) -> Result<Client, ClientError> {
 
 async fn configuration(access: &Access) -> Result<Config, ClientError> {
     let options = KubeConfigOptions { context: access.context.clone(), ..KubeConfigOptions::default() };
-    if let Some(path) = &access.kubeconfig {
-        let wrong = |source| ClientError::Kubeconfig { path: path.clone(), source: Box::new(source) };
-        let file = Kubeconfig::read_from(path).map_err(wrong)?;
-        return Config::from_custom_kubeconfig(file, &options).await.map_err(wrong);
+    let file = match &access.kubeconfig {
+        Some(path) => Kubeconfig::read_from(path),
+        None => Kubeconfig::read(),
+    };
+    if let (Ok(file), Some(context)) = (&file, &access.context) {
+        has(file, context, access)?;
     }
-    match (Config::from_kubeconfig(&options).await, &access.context) {
-        (Ok(config), _) => Ok(config),
+    let config = match file {
+        Ok(file) => Config::from_custom_kubeconfig(file, &options).await,
+        Err(error) => Err(error),
+    };
+    match (config, &access.kubeconfig, &access.context) {
+        (Ok(config), ..) => Ok(config),
+        (Err(source), Some(path), _) => Err(ClientError::Kubeconfig { path: path.clone(), source: Box::new(source) }),
         // A pod has no contexts: who names one does not mean its service account.
-        (Err(source), Some(context)) => {
+        (Err(source), None, Some(context)) => {
             Err(ClientError::Context { context: context.clone(), source: Box::new(source) })
         }
-        (Err(kubeconfig), None) => Config::incluster().map_err(|in_cluster| ClientError::Nowhere {
+        (Err(kubeconfig), None, None) => Config::incluster().map_err(|in_cluster| ClientError::Nowhere {
             kubeconfig: Box::new(kubeconfig),
             in_cluster: Box::new(in_cluster),
         }),
     }
+}
+
+/// Whether the kubeconfig has the context; if not, which it has.
+fn has(file: &Kubeconfig, context: &str, access: &Access) -> Result<(), ClientError> {
+    let names: Vec<&str> = file.contexts.iter().map(|known| known.name.as_str()).collect();
+    if names.contains(&context) {
+        return Ok(());
+    }
+    let known = if names.is_empty() { "one of its own, and it has none".to_owned() } else { names.join(", ") };
+    let path = access.kubeconfig.as_ref().map(|path| path.display().to_string());
+    let kubeconfig = path.unwrap_or_else(|| "the kubeconfig".to_owned());
+    Err(ClientError::UnknownContext { kubeconfig, context: context.to_owned(), known })
 }
 
 #[cfg(test)]
@@ -125,7 +154,12 @@ contexts:
     async fn what_cannot_be_used_is_told_with_the_file_and_the_name() {
         let folder = tempfile::tempdir().unwrap();
         for (text, context, part) in [
-            (KUBECONFIG, Some("three"), "three"),
+            (KUBECONFIG, Some("three"), ": there is no context `three`; expected one, two"),
+            (
+                "apiVersion: v1\nkind: Config\n",
+                Some("one"),
+                "no context `one`; expected one of its own, and it has none",
+            ),
             ("kind: [", None, "YAML"),
             ("apiVersion: v1\nkind: Config\n", None, "current context"),
         ] {
