@@ -28,7 +28,7 @@ spec:
 pub(crate) fn objects(text: &str) -> GatewayObjects {
     let (manifest, warnings) = manifest::parse("m.yaml", text).unwrap_or_else(|refused| panic!("{refused}"));
     assert!(warnings.is_empty(), "{warnings:?}");
-    GatewayObjects { synced: true, ..manifest.gateways().clone() }
+    GatewayObjects { synced: true, ..manifest.gateways().cloned().unwrap_or_default() }
 }
 
 /// The file's Secrets, all of them usable.

@@ -94,7 +94,7 @@ impl Folder {
         self.services = manifest::share(services, &self.services);
         // What a file that never parsed would have held is not known: until then absence means nothing.
         self.synced |= self.listed && self.files.values().all(|file| file.good.is_some());
-        let good = self.files.iter().filter_map(|(name, file)| Some((name.as_str(), file.good.as_ref()?.gateways())));
+        let good = self.files.iter().filter_map(|(name, file)| Some((name.as_str(), file.good.as_ref()?.gateways()?)));
         let (gateways, repeated) = manifest::gateway::join(good, self.synced);
         self.repeated.extend(repeated);
         if *self.gateways != gateways {

@@ -25,17 +25,43 @@ use super::objects::{
     port_name, port_number,
 };
 
-/// The objects of one file.
+/// The objects of one file. There may be thousands of files with an object or two each, so that nothing here has room to
+/// spare, as a tree's nodes have.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Manifest {
+    services: Objects<Service>,
+    slices: Objects<Slice>,
+    /// Those with a weight of their own.
+    pods: Objects<NonZeroU32>,
+    /// Those with a zone.
+    nodes: Objects<ZoneName>,
+    /// What gateways are made from, if there is anything.
+    gateways: Option<Box<GatewayObjects>>,
+}
+
+/// Objects of one kind, by their keys.
+type Objects<T> = Box<[(ObjectKey, T)]>;
+
+/// The objects of a file while it is read.
+#[derive(Debug, Default)]
+struct Reader {
     services: BTreeMap<ObjectKey, Service>,
     slices: BTreeMap<ObjectKey, Slice>,
-    /// Those with a weight of their own.
     pods: BTreeMap<ObjectKey, NonZeroU32>,
-    /// Those with a zone.
     nodes: BTreeMap<ObjectKey, ZoneName>,
-    /// What gateways are made from.
     gateways: GatewayObjects,
+}
+
+impl From<Reader> for Manifest {
+    fn from(read: Reader) -> Self {
+        Self {
+            services: read.services.into_iter().collect(),
+            slices: read.slices.into_iter().collect(),
+            pods: read.pods.into_iter().collect(),
+            nodes: read.nodes.into_iter().collect(),
+            gateways: Some(read.gateways).filter(|read| *read != GatewayObjects::default()).map(Box::new),
+        }
+    }
 }
 
 /// What identifies an object in its cluster.
@@ -55,25 +81,25 @@ impl fmt::Display for ObjectKey {
 /// Reads all objects of a file.
 pub fn parse(file: &str, text: &str) -> Result<(Manifest, Vec<Warning>), Diagnostics> {
     let documents = document::parse(file, text)?;
-    let mut manifest = Manifest::default();
+    let mut objects = Reader::default();
     let mut warnings = Vec::new();
     let mut refused: Option<Diagnostics> = None;
     for document in documents.into_iter().flat_map(Document::items) {
         let mut report = document.report();
         match (document.text_at(&["apiVersion"]).map(|version| version.value), document.kind()) {
             (Some("v1"), Some("Service")) => {
-                manifest.add_service(&document, &mut report);
-                gateway::add_ports(&mut manifest.gateways, false, &document, &mut report);
+                objects.add_service(&document, &mut report);
+                gateway::add_ports(&mut objects.gateways, false, &document, &mut report);
             }
-            (Some("discovery.k8s.io/v1"), Some("EndpointSlice")) => manifest.add_slice(&document, &mut report),
-            (Some("v1"), Some("Pod")) => manifest.add_pod(&document, &mut report),
-            (Some("v1"), Some("Node")) => manifest.add_node(&document, &mut report),
+            (Some("discovery.k8s.io/v1"), Some("EndpointSlice")) => objects.add_slice(&document, &mut report),
+            (Some("v1"), Some("Pod")) => objects.add_pod(&document, &mut report),
+            (Some("v1"), Some("Node")) => objects.add_node(&document, &mut report),
             (Some(version), Some("EndpointSlice")) => {
                 let message = format!("an EndpointSlice of `{version}`");
                 report.error(document.span(), message).expected("apiVersion `discovery.k8s.io/v1`");
             }
             (Some(version), Some(kind)) => {
-                gateway::add(&mut manifest.gateways, version, kind, &document, &mut report);
+                gateway::add(&mut objects.gateways, version, kind, &document, &mut report);
             }
             (None, Some(kind)) => {
                 let message = format!("the {kind} has no `apiVersion`");
@@ -93,7 +119,7 @@ pub fn parse(file: &str, text: &str) -> Result<(Manifest, Vec<Warning>), Diagnos
     }
     match refused {
         Some(refused) => Err(refused),
-        None => Ok((manifest, warnings)),
+        None => Ok((objects.into(), warnings)),
     }
 }
 
@@ -256,7 +282,7 @@ struct SlicePortObject {
     protocol: Option<String>,
 }
 
-impl Manifest {
+impl Reader {
     fn add_service(&mut self, document: &Document, report: &mut Report) {
         let Some(object) = document.read_into::<ServiceObject>(Fields::Any, report) else { return };
         let metadata = &object.metadata;
@@ -337,18 +363,22 @@ impl Manifest {
             Err(error) => drop(report.error(zone.span, error.to_string())),
         }
     }
+}
 
-    /// The Gateway API's objects, and what else gateways need.
+impl Manifest {
+    /// The Gateway API's objects, and what else gateways need, if there is any.
     #[must_use]
-    pub fn gateways(&self) -> &GatewayObjects {
-        &self.gateways
+    pub fn gateways(&self) -> Option<&GatewayObjects> {
+        self.gateways.as_deref()
     }
 
     /// How many objects of the known kinds it holds.
     #[must_use]
     pub fn len(&self) -> usize {
-        let GatewayObjects { gateways, http_routes, grpc_routes, grants, certificates, .. } = &self.gateways;
-        let of_gateways = gateways.len() + http_routes.len() + grpc_routes.len() + grants.len() + certificates.len();
+        let of_gateways = self.gateways().map_or(0, |all| {
+            let routes = all.http_routes.len() + all.grpc_routes.len();
+            all.gateways.len() + routes + all.grants.len() + all.certificates.len()
+        });
         self.services.len() + self.slices.len() + self.pods.len() + self.nodes.len() + of_gateways
     }
 
