@@ -75,6 +75,7 @@ fn services() -> LocalServices {
             address: SocketAddr::from(([10, 0, 0, u8::try_from(last).unwrap()], 8080)),
             weight: NonZeroU32::MIN,
             health: Health::Ready,
+            shard: None,
         };
         let zones = zones.iter().enumerate();
         let zones = zones.map(|(number, zone)| (Some(zone.parse().unwrap()), vec![endpoint(number + 1)])).collect();

@@ -32,6 +32,9 @@ pub struct Endpoint {
     pub weight: NonZeroU32,
     /// Whether it may take traffic.
     pub health: Health,
+    /// Which part of the service's data it has, where the source says so: requests that name a shard go to its endpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Arc<str>>,
 }
 
 /// Endpoints of one service port in one cluster, by zone (`None`: the source names no zone), each list sorted by

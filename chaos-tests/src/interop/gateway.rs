@@ -30,6 +30,10 @@ const OWN_ZONE: &str = "us-east-1a";
 const OTHER_ZONE: &str = "us-east-1b";
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 const WITHIN: Duration = Duration::from_secs(30);
+/// What half of the calls say, and whom they mean by it.
+const SHARD_HEADER: &str = "portolan-shard";
+const SHARD_FILE: &str = "shard.json";
+const SHARD_POD: &str = "echo-use1-us-east-1a-1";
 /// Calls behind a share.
 const SHARE_CALLS: u64 = 2_000;
 
@@ -89,14 +93,18 @@ pub(super) async fn play(
 
     let (echo, split) = (Tally::default(), Tally::default());
     let _calls = [
-        call_over(echo.clone(), gateway.channel("echo.test", &before)?),
-        call_over(split.clone(), gateway.channel("split.test", &before)?),
+        call_over(echo.clone(), gateway.channel("echo.test", &before)?, SHARD_HEADER),
+        call_over(split.clone(), gateway.channel("split.test", &before)?, SHARD_HEADER),
     ];
     let enough = until(|| echo.total().answers() >= SHARE_CALLS && split.total().answers() >= SHARE_CALLS).await;
     let (own, shares) = (echo.total(), split.total());
     let own_zone = own.percent_from(&format!("echo-use1-{OWN_ZONE}"));
     let detail = format!("{own_zone:.1}% in the own zone, {}", calls(&own));
     found("the gateway serves gRPC from its own zone", enough && own_zone >= 95.0 && own.failures() == 0, detail);
+    // All that name its shard, and half of the others.
+    let shard = own.percent_from(SHARD_POD);
+    let detail = format!("{shard:.1}% to the shard's one of two pods, which half of the calls name");
+    found("a request's header chooses the shard", enough && (shard - 75.0).abs() <= 4.0, detail);
     let other = shares.percent_from(&format!("echo-use1-{OTHER_ZONE}"));
     let detail = format!("{:.1}/{other:.1}, {}", 100.0 - other, calls(&shares));
     found("a route's 80/20 within 4 points", enough && (other - 20.0).abs() <= 4.0 && shares.failures() == 0, detail);
@@ -119,6 +127,7 @@ pub(super) async fn play(
     };
     found("a certificate rotated under an open connection", passed, detail);
     gateway.stop().await?;
+    federation.unpublish(SHARD_FILE)?;
     Ok(checks)
 }
 
@@ -148,6 +157,7 @@ impl Gateway {
         let listen = federation.addresses.port(host, None)?;
         let admin = federation.addresses.port(host, None)?.to_string();
         federation.publish("edge-cert.json", pair.manifest())?;
+        federation.publish(SHARD_FILE, pod_of_a_shard())?;
         federation.publish("edge.yaml", objects(listen, service, federation.home()?.metrics))?;
         for (name, zone) in [("left", OWN_ZONE), ("right", OTHER_ZONE)] {
             let pods = federation.pods(zone)?;
@@ -264,6 +274,20 @@ impl Connection {
         anyhow::ensure!(status.contains(" 200 "), "{} {}", status.trim(), String::from_utf8_lossy(&body).trim());
         Ok(())
     }
+}
+
+fn pod_of_a_shard() -> String {
+    serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": SHARD_POD,
+            "namespace": NAMESPACE,
+            "labels": {"colour": "blue"},
+            "annotations": {"portolan.dev/shard-label": "colour"},
+        },
+    })
+    .to_string()
 }
 
 /// A gateway with a web server behind it, which is the control plane's health port, and two gRPC routes.

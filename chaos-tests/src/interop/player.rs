@@ -291,21 +291,20 @@ where
 
 /// Calls an address that knows nothing of xDS.
 fn call_plainly(tally: Tally, address: std::net::SocketAddr) -> anyhow::Result<AbortOnDropHandle<()>> {
-    Ok(call_over(tally, Channel::from_shared(format!("http://{address}"))?.connect_lazy()))
+    Ok(call_over(tally, Channel::from_shared(format!("http://{address}"))?.connect_lazy(), "lane"))
 }
 
-/// Calls over a channel at the suite's rate.
-pub(super) fn call_over(tally: Tally, channel: Channel) -> AbortOnDropHandle<()> {
+/// Calls over a channel at the suite's rate; in every second one this header says `blue`.
+pub(super) fn call_over(tally: Tally, channel: Channel, header: &'static str) -> AbortOnDropHandle<()> {
     let client = EchoClient::new(channel);
-    let mut lane = false;
+    let mut blue = false;
     call_steadily(tally, move || {
         let mut client = client.clone();
-        // Every second call has the header, by which a route tells them.
-        lane = !lane;
-        let lane = lane.then(|| MetadataValue::from_static("blue"));
+        blue = !blue;
+        let value = blue.then(|| MetadataValue::from_static("blue"));
         async move {
             let mut request = Request::new(CallRequest {});
-            lane.map(|lane| request.metadata_mut().insert("lane", lane));
+            value.map(|value| request.metadata_mut().insert(header, value));
             request.set_timeout(TIMEOUT);
             client.call(request).await.map(|reply| reply.into_inner().backend)
         }

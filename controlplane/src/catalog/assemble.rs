@@ -172,8 +172,9 @@ impl Join<'_> {
         let locality = Locality { region: cluster.region.clone(), zone: None, cluster: cluster.name.clone() };
         let resolved = cluster.gateways.iter().filter_map(|gateway| self.inputs.gateways.get(gateway)).flatten();
         let health = if counts.ready > 0 { Health::Ready } else { Health::NotReady };
-        let endpoints: Vec<_> =
-            resolved.map(|address| Endpoint { address: *address, weight: NonZeroU32::MIN, health }).collect();
+        let endpoints: Vec<_> = resolved
+            .map(|address| Endpoint { address: *address, weight: NonZeroU32::MIN, health, shard: None })
+            .collect();
         // Without a gateway in the file the planner says that there is no route; with one that does not resolve yet
         // we wait.
         let cannot_be_served = endpoints.is_empty() && !cluster.gateways.is_empty();

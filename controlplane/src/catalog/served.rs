@@ -76,6 +76,12 @@ impl ServedService {
         let mut listed = healthy.filter_map(|planned| self.endpoints.get(&planned.locality));
         listed.any(|endpoints| endpoints.iter().any(|endpoint| endpoint.health == Health::Ready))
     }
+
+    /// Whether an endpoint of it has a shard.
+    #[must_use]
+    pub fn is_sharded(&self) -> bool {
+        self.endpoints.values().any(|endpoints| endpoints.iter().any(|endpoint| endpoint.shard.is_some()))
+    }
 }
 
 /// Answers questions, and goes on answering them as things change.

@@ -26,6 +26,7 @@ use prost::Message;
 use super::class::ClientClass;
 use super::cluster::u32_value;
 use super::route::duration;
+use super::shard;
 
 /// Envoy looks the factor's key up in its runtime, where nothing is set.
 const AGGRESSION_KEY: &str = "portolan.warmup.aggression";
@@ -39,13 +40,19 @@ struct TypedStruct {
 }
 
 /// `lb_policy` and `load_balancing_policy`. Locality weights count in each form of it: without them the plan would not.
+/// Of a service with shards Envoy gets one that heeds them; gRPC has none.
 pub(super) fn present(
     class: ClientClass,
     strategy: Strategy,
     warmup: Option<&Warmup>,
+    sharded: bool,
 ) -> (LbPolicy, Option<LoadBalancingPolicy>) {
     match class {
-        ClientClass::Envoy => (LbPolicy::LoadBalancingPolicyConfig, Some(list(envoy(strategy, warmup)))),
+        ClientClass::Envoy => {
+            let policies = list(envoy(strategy, warmup));
+            let policies = if sharded { list(vec![shard::subsets(policies)]) } else { policies };
+            (LbPolicy::LoadBalancingPolicyConfig, Some(policies))
+        }
         // The legacy enumeration is what all take, and in gRPC it keeps locality weights.
         ClientClass::Unknown => (LbPolicy::RoundRobin, None),
         // gRPC has no slow start and does not read it.

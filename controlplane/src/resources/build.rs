@@ -53,7 +53,7 @@ fn unnamed(kind: Kind, asked: &Arc<str>, class: ClientClass) -> Lookup {
         Kind::Lds => server::listener(asked, class).map(|listener| listener.encode_to_vec()),
         Kind::Cds if is_nowhere(asked, kind) => {
             let assignment = asked.replace(Kind::Cds.message(), Kind::Eds.message());
-            Some(cluster::present(asked, assignment, false, &EffectivePolicy::default(), class))
+            Some(cluster::present(asked, assignment, false, false, &EffectivePolicy::default(), class))
         }
         Kind::Eds if is_nowhere(asked, kind) => Some(endpoints::absent(asked).encode_to_vec()),
         Kind::Cds | Kind::Eds | Kind::Sds | Kind::Rds => None,
@@ -113,7 +113,8 @@ pub fn is_unmoved(kind: Kind, before: &Served, now: &Served) -> bool {
             let ServedService { port, plan, endpoints, policy } = before;
             let same_service = *port == now.port && *policy == now.policy;
             match kind {
-                Kind::Cds | Kind::Sds | Kind::Lds => same_service,
+                Kind::Sds | Kind::Lds => same_service,
+                Kind::Cds => same_service && before.is_sharded() == now.is_sharded(),
                 Kind::Rds => same_service && before.is_usable() == now.is_usable(),
                 Kind::Eds => same_service && *plan == now.plan && *endpoints == now.endpoints,
             }
@@ -132,7 +133,10 @@ fn present(
 ) -> Option<Encoded> {
     let canonical = |kind| name.canonical(service.port).of_kind(kind);
     let bytes = match kind {
-        Kind::Cds => cluster::present(asked, canonical(Kind::Eds), name.http1, &service.policy, class),
+        Kind::Cds => {
+            let sharded = service.is_sharded();
+            cluster::present(asked, canonical(Kind::Eds), name.http1, sharded, &service.policy, class)
+        }
         Kind::Sds | Kind::Rds => return None,
         Kind::Eds => endpoints::present(asked, service).encode_to_vec(),
         Kind::Lds => listener::present(asked, canonical(Kind::Rds)).encode_to_vec(),

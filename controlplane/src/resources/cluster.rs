@@ -42,15 +42,18 @@ const FAILURE_PERCENT: u32 = 85;
 const METADATA_FILTER: &str = "portolan.dev";
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
-/// The encoded Cluster `name`, whose endpoints are the ClusterLoadAssignment `assignment`, and speak HTTP/1.1 or HTTP/2.
+/// The encoded Cluster `name`, whose endpoints are the ClusterLoadAssignment `assignment`, and speak HTTP/1.1 or HTTP/2; some
+/// of them may have shards.
 pub(super) fn present(
     name: &str,
     assignment: String,
     http1: bool,
+    sharded: bool,
     policy: &EffectivePolicy,
     class: ClientClass,
 ) -> Vec<u8> {
-    let (lb_policy, load_balancing_policy) = balancing::present(class, policy.strategy, policy.warmup.as_ref());
+    let (lb_policy, load_balancing_policy) =
+        balancing::present(class, policy.strategy, policy.warmup.as_ref(), sharded);
     let connection = &policy.connection;
     let retries = policy.retry.as_ref().filter(|_| !class.is_stock_grpc());
     let cluster = Cluster {

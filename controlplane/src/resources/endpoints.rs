@@ -14,6 +14,7 @@ use portolan_topology::plan::PlannedLocality;
 use portolan_topology::service::{Endpoint, Health};
 
 use super::server::socket_address;
+use super::shard;
 use crate::catalog::served::ServedService;
 
 /// In percent. The planner alone spills: while one endpoint in a thousand of a locality is healthy, Envoy neither
@@ -98,6 +99,7 @@ fn lb_endpoint(endpoint: &Endpoint, unhealthy: bool) -> LbEndpoint {
             address: Some(socket_address(endpoint.address)),
             ..ProtoEndpoint::default()
         })),
+        metadata: endpoint.shard.as_deref().map(shard::metadata),
         ..LbEndpoint::default()
     }
 }

@@ -44,7 +44,7 @@ pub(crate) fn topology() -> Topology {
 
 /// A ready endpoint.
 pub(crate) fn ready(address: &str) -> Endpoint {
-    Endpoint { address: address.parse().unwrap(), weight: NonZeroU32::MIN, health: Health::Ready }
+    Endpoint { address: address.parse().unwrap(), weight: NonZeroU32::MIN, health: Health::Ready, shard: None }
 }
 
 pub(crate) fn planned(locality: &Locality, weight: u32) -> PlannedLocality {

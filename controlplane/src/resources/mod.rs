@@ -30,6 +30,7 @@ mod server;
 mod service_routes;
 #[cfg(test)]
 mod service_routes_tests;
+mod shard;
 #[cfg(test)]
 mod tests;
 

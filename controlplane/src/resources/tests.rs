@@ -305,12 +305,38 @@ fn endpoints_carry_their_health_and_an_unhealthy_locality_overrides_it() {
     assert!(assignment.policy.unwrap().overprovisioning_factor.unwrap().value >= 100_000);
 }
 
+#[test]
+fn endpoints_with_shards_make_envoy_heed_a_requests_shard() {
+    let listed = |shard: Option<&str>| vec![Endpoint { shard: shard.map(Arc::from), ..ready("10.0.0.1:80") }];
+    let of = |shard| service(vec![vec![planned(&place("a"), 1)]], [(place("a"), listed(shard))]);
+    for shard in [Some("eu"), None] {
+        let said = assignment(of(shard)).endpoints[0].lb_endpoints[0]
+            .metadata
+            .clone()
+            .map(|metadata| metadata.filter_metadata["envoy.lb"].fields["shard"].kind.clone().unwrap());
+        assert_eq!(said, shard.map(|shard| ValueKind::StringValue(shard.to_owned())));
+        for class in CLASSES {
+            let served = Served::Present(Arc::new(of(shard)));
+            let cluster: Cluster = decode(&encoded(Kind::Cds, "checkout.shop:8080", &served, class));
+            let first = cluster.load_balancing_policy.as_ref().map(|all| type_of(&all.policies[0]));
+            let subsets = first.is_some_and(|name| name.ends_with("subset.v3.Subset"));
+            assert_eq!(subsets, class == ClientClass::Envoy && shard.is_some(), "{class:?}");
+        }
+    }
+}
+
+fn type_of(policy: &Policy) -> String {
+    policy.typed_extension_config.as_ref().unwrap().typed_config.as_ref().unwrap().type_url.clone()
+}
+
 fn services() -> impl Strategy<Value = ServedService> {
     let health = prop::sample::select(vec![Health::Ready, Health::NotReady, Health::Draining]);
-    let endpoint = (0..12_u8, 1..5_u32, health).prop_map(|(last, weight, health)| Endpoint {
+    let shard = prop::option::weighted(0.2, "[a-c]".prop_map(Arc::<str>::from));
+    let endpoint = (0..12_u8, 1..5_u32, health, shard).prop_map(|(last, weight, health, shard)| Endpoint {
         address: ([10, 0, 0, last], 80).into(),
         weight: NonZeroU32::new(weight).unwrap(),
         health,
+        shard,
     });
     // Endpoints of up to six localities; an address may stand in several, as the contract forbids and the world does.
     let localities = prop::collection::vec(prop::collection::vec(endpoint, 0..5), 6);

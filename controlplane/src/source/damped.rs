@@ -79,7 +79,8 @@ mod tests {
     use super::*;
 
     fn services(health: Health) -> Arc<LocalServices> {
-        let endpoint = Endpoint { address: "10.0.0.1:80".parse().unwrap(), weight: NonZeroU32::MIN, health };
+        let endpoint =
+            Endpoint { address: "10.0.0.1:80".parse().unwrap(), weight: NonZeroU32::MIN, health, shard: None };
         let id: portolan_topology::names::ServiceId = "a.shop".parse().unwrap();
         let ports = vec![Port { number: 80, name: None }];
         let service = LocalService {

@@ -138,6 +138,7 @@ mod tests {
             address: address.parse().unwrap(),
             weight: NonZeroU32::MIN,
             health: if *ready { Health::Ready } else { Health::NotReady },
+            shard: None,
         };
         let zones = [(None, ready.iter().map(endpoint).collect())].into();
         let ports = vec![Port { number: 80, name: None }];

@@ -9,7 +9,6 @@ pub mod gateway;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use portolan_topology::diagnostic::{Diagnostics, Report, Span, Warning};
@@ -21,8 +20,8 @@ use serde::Deserialize;
 use crate::gateway::objects::GatewayObjects;
 
 use super::objects::{
-    NODE_ZONE, SERVICE_NAME, Service, Settings, Slice, SliceEndpoint, SlicePort, Surroundings, health, is_tcp,
-    port_name, port_number,
+    Labels, NODE_ZONE, PodSettings, SERVICE_NAME, Service, Settings, Slice, SliceEndpoint, SlicePort, Surroundings,
+    health, is_tcp, port_name, port_number,
 };
 
 /// The objects of one file. There may be thousands of files with an object or two each, so that nothing here has room to
@@ -31,8 +30,8 @@ use super::objects::{
 pub struct Manifest {
     services: Objects<Service>,
     slices: Objects<Slice>,
-    /// Those with a weight of their own.
-    pods: Objects<NonZeroU32>,
+    /// Those that say something of their own.
+    pods: Objects<PodSettings>,
     /// Those with a zone.
     nodes: Objects<ZoneName>,
     /// What gateways are made from, if there is anything.
@@ -47,7 +46,7 @@ type Objects<T> = Box<[(ObjectKey, T)]>;
 struct Reader {
     services: BTreeMap<ObjectKey, Service>,
     slices: BTreeMap<ObjectKey, Slice>,
-    pods: BTreeMap<ObjectKey, NonZeroU32>,
+    pods: BTreeMap<ObjectKey, PodSettings>,
     nodes: BTreeMap<ObjectKey, ZoneName>,
     gateways: GatewayObjects,
 }
@@ -151,8 +150,8 @@ pub fn join<'a>(
         for (_, slice) in manifest.slices.iter().filter(|(key, _)| is_first(key)) {
             slices.entry(&slice.service).or_default().push(slice);
         }
-        for (key, weight) in manifest.pods.iter().filter(|(key, _)| is_first(key)) {
-            around.pods.insert((key.namespace.clone(), key.name.clone()), *weight);
+        for (key, settings) in manifest.pods.iter().filter(|(key, _)| is_first(key)) {
+            around.pods.insert((key.namespace.clone(), key.name.clone()), settings.clone());
         }
         for (key, zone) in manifest.nodes.iter().filter(|(key, _)| is_first(key)) {
             around.nodes.insert(key.name.clone(), zone.clone());
@@ -188,10 +187,11 @@ impl Metadata {
     fn settings<'a, S>(
         &'a self,
         report: &mut Report,
-        read: impl Fn(Vec<(&'a str, &'a str)>) -> (S, Vec<(&'a str, String)>),
+        read: impl Fn(Vec<(&'a str, &'a str)>, &Labels<'a>) -> (S, Vec<(&'a str, String)>),
     ) -> S {
         let texts = self.annotations.iter().map(|(key, text)| (key.as_str(), text.value.as_str()));
-        let (settings, mistakes) = read(texts.collect());
+        let label = |key: &str| self.labels.get(key).map(|text| text.value.as_str());
+        let (settings, mistakes) = read(texts.collect(), &label);
         for (key, wrong) in mistakes {
             report.error(self.annotations.get(key).map_or(self.name.span, |text| text.span), format!("{key}: {wrong}"));
         }
@@ -350,8 +350,8 @@ impl Reader {
 
     fn add_pod(&mut self, document: &Document, report: &mut Report) {
         let Some(MetadataObject { metadata }) = document.read_into(Fields::Any, report) else { return };
-        if let Some(weight) = metadata.settings(report, Settings::read_of_pod) {
-            self.pods.insert(metadata.key("Pod"), weight);
+        if let Some(settings) = metadata.settings(report, Settings::read_of_pod) {
+            self.pods.insert(metadata.key("Pod"), settings);
         }
     }
 

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_topology::diagnostic::nearest;
@@ -26,15 +27,22 @@ const WEIGHT: &str = "weight";
 const CAPACITY: &str = "capacity";
 /// How long the share of a new endpoint grows; of a Service.
 const WARMUP: &str = "warmup";
+/// Which of an object's labels names its shard; of a Service: each of its endpoints', unless its Pod says otherwise.
+const SHARD_LABEL: &str = "shard-label";
 /// The largest weight: a hundred such endpoints stay far from where a priority's sum of weights must end (2³²).
 const MAX_WEIGHT: u32 = 1_000;
 /// The largest capacity.
 const MAX_CAPACITY: u32 = 10_000_000;
 /// The longest warm-up.
 const MAX_WARMUP: Duration = Duration::from_secs(3600);
+/// The longest name of a shard: what a label of Kubernetes holds.
+const MAX_SHARD: usize = 63;
+
+/// An object's labels, by key.
+pub(super) type Labels<'a> = dyn Fn(&str) -> Option<&'a str> + 'a;
 
 /// What annotations say of an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Settings {
     /// [`WEIGHT`].
     pub weight: Option<NonZeroU32>,
@@ -42,6 +50,17 @@ pub(super) struct Settings {
     pub capacity: Option<NonZeroU32>,
     /// [`WARMUP`].
     pub warmup: Option<Duration>,
+    /// What the label named by [`SHARD_LABEL`] says.
+    pub shard: Option<Arc<str>>,
+}
+
+/// What counts of a Pod.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct PodSettings {
+    /// [`WEIGHT`].
+    pub weight: Option<NonZeroU32>,
+    /// What the label named by [`SHARD_LABEL`] says.
+    pub shard: Option<Arc<str>>,
 }
 
 impl Settings {
@@ -49,6 +68,7 @@ impl Settings {
     /// count; it takes nothing else away, since whoever mistypes a number must not lose a service by it.
     pub(super) fn read<'a>(
         annotations: impl IntoIterator<Item = (&'a str, &'a str)>,
+        labels: &Labels<'a>,
     ) -> (Self, Vec<(&'a str, String)>) {
         let mut settings = Self::default();
         let mut mistakes = Vec::new();
@@ -58,6 +78,7 @@ impl Settings {
                 Some(WEIGHT) => whole_number(text, MAX_WEIGHT).map(|weight| settings.weight = Some(weight)),
                 Some(CAPACITY) => whole_number(text, MAX_CAPACITY).map(|capacity| settings.capacity = Some(capacity)),
                 Some(WARMUP) => duration(text, MAX_WARMUP).map(|warmup| settings.warmup = Some(warmup)),
+                Some(SHARD_LABEL) => shard(text, labels).map(|shard| settings.shard = Some(shard)),
                 Some(unknown) => Err(unknown_annotation(unknown)),
             };
             if let Err(wrong) = read {
@@ -67,10 +88,11 @@ impl Settings {
         (settings, mistakes)
     }
 
-    /// The same of a Pod, which has a weight of its own and nothing else.
+    /// The same of a Pod, which has a weight and a shard of its own and nothing else; `None` if it says neither.
     pub(super) fn read_of_pod<'a>(
         annotations: impl IntoIterator<Item = (&'a str, &'a str)>,
-    ) -> (Option<NonZeroU32>, Vec<(&'a str, String)>) {
+        labels: &Labels<'a>,
+    ) -> (Option<PodSettings>, Vec<(&'a str, String)>) {
         let (mut weights, mut mistakes) = (Vec::new(), Vec::new());
         for (key, text) in annotations {
             match key.strip_prefix(PREFIX) {
@@ -83,9 +105,10 @@ impl Settings {
                 _ => weights.push((key, text)),
             }
         }
-        let (settings, wrong) = Self::read(weights);
+        let (Self { weight, shard, .. }, wrong) = Self::read(weights, labels);
         mistakes.extend(wrong);
-        (settings.weight, mistakes)
+        let settings = PodSettings { weight, shard };
+        (Some(settings).filter(|settings| *settings != PodSettings::default()), mistakes)
     }
 }
 
@@ -101,11 +124,22 @@ fn duration(text: &str, most: Duration) -> Result<Duration, String> {
     given.ok_or_else(|| format!("`{}` is not a duration such as `30s` or `2m`, above 0s and up to {most}", short(text)))
 }
 
+fn shard(label: &str, labels: &Labels<'_>) -> Result<Arc<str>, String> {
+    match labels(label.trim()) {
+        None => Err(format!("it has no label `{}`", short(label))),
+        Some("") => Err(format!("its label `{}` is empty", short(label))),
+        Some(shard) if shard.len() > MAX_SHARD => Err(format!("`{}` is longer than {MAX_SHARD} letters", short(shard))),
+        Some(shard) => Ok(shard.into()),
+    }
+}
+
 fn unknown_annotation(name: &str) -> String {
-    match nearest(name, [WEIGHT, CAPACITY, WARMUP]) {
+    let known = [WEIGHT, CAPACITY, WARMUP, SHARD_LABEL];
+    match nearest(name, known) {
         Some(known) => format!("unknown annotation; did you mean `{PREFIX}{known}`?"),
         None => {
-            format!("unknown annotation; `{PREFIX}{WEIGHT}`, `{PREFIX}{CAPACITY}` and `{PREFIX}{WARMUP}` are known")
+            let [first @ .., last] = known.map(|name| format!("`{PREFIX}{name}`"));
+            format!("unknown annotation; {} and {last} are known", first.join(", "))
         }
     }
 }
@@ -158,20 +192,17 @@ pub(super) struct SliceEndpoint {
 /// What stands around a cluster's services.
 #[derive(Debug, Default)]
 pub(super) struct Surroundings {
-    /// Weights of Pods, by namespace and name.
-    pub pods: HashMap<(String, String), NonZeroU32>,
+    /// What Pods say, by namespace and name.
+    pub pods: HashMap<(String, String), PodSettings>,
     /// Zones by Node.
     pub nodes: HashMap<String, ZoneName>,
 }
 
 impl Surroundings {
-    fn weight(&self, service: &Service, endpoint: &SliceEndpoint) -> NonZeroU32 {
-        let of_pod = endpoint
-            .pod
-            .as_ref()
-            .filter(|_| !self.pods.is_empty())
-            .and_then(|pod| self.pods.get(&(service.id.namespace().to_owned(), pod.to_string())));
-        of_pod.copied().or(service.settings.weight).unwrap_or(NonZeroU32::MIN)
+    /// What the Pod behind it says.
+    fn pod(&self, service: &Service, endpoint: &SliceEndpoint) -> Option<&PodSettings> {
+        let pod = endpoint.pod.as_ref().filter(|_| !self.pods.is_empty())?;
+        self.pods.get(&(service.id.namespace().to_owned(), pod.to_string()))
     }
 
     fn zone(&self, endpoint: &SliceEndpoint) -> Option<ZoneName> {
@@ -208,8 +239,11 @@ impl Surroundings {
         }
         let mut zones = EndpointsByZone::new();
         for (address, endpoint) in best {
-            let weight = self.weight(service, endpoint);
-            zones.entry(self.zone(endpoint)).or_default().push(Endpoint { address, weight, health: endpoint.health });
+            let pod = self.pod(service, endpoint);
+            let weight = pod.and_then(|pod| pod.weight).or(service.settings.weight).unwrap_or(NonZeroU32::MIN);
+            let shard = pod.and_then(|pod| pod.shard.clone()).or_else(|| service.settings.shard.clone());
+            let listed = Endpoint { address, weight, health: endpoint.health, shard };
+            zones.entry(self.zone(endpoint)).or_default().push(listed);
         }
         // They stay for as long as nothing changes.
         zones.values_mut().for_each(Vec::shrink_to_fit);
@@ -260,7 +294,7 @@ mod tests {
     #[test]
     fn annotations_are_read_or_named() {
         let read = |key: &'static str, text: &'static str| {
-            let (settings, mistakes) = Settings::read([("other/weight", "x"), (key, text)]);
+            let (settings, mistakes) = Settings::read([("other/weight", "x"), (key, text)], &|_| None);
             (settings.weight.map(NonZeroU32::get), settings.capacity.map(NonZeroU32::get), mistakes)
         };
         assert_eq!(read("portolan.dev/weight", "20"), (Some(20), None, vec![]));
@@ -282,7 +316,7 @@ mod tests {
     #[test]
     fn a_warm_up_is_a_duration() {
         let read = |text: &'static str| {
-            let (settings, mistakes) = Settings::read([("portolan.dev/warmup", text)]);
+            let (settings, mistakes) = Settings::read([("portolan.dev/warmup", text)], &|_| None);
             (settings.warmup.map(|warmup| warmup.as_secs()), mistakes.into_iter().map(|(_, wrong)| wrong).next())
         };
         assert_eq!(read("90s"), (Some(90), None));
@@ -292,6 +326,26 @@ mod tests {
             let wanted = format!("`{hostile}` is not a duration such as `30s` or `2m`, above 0s and up to 1h");
             assert_eq!((warmup, mistake), (None, Some(wanted)));
         }
+    }
+
+    #[test]
+    fn a_shard_is_what_the_label_says_that_is_named() {
+        let long = "x".repeat(64).leak();
+        let labels = |key: &str| match key {
+            "region" => Some("eu"),
+            "empty" => Some(""),
+            "long" => Some(&*long),
+            _ => None,
+        };
+        let read = |text: &'static str| {
+            let (settings, mistakes) = Settings::read([("portolan.dev/shard-label", text)], &labels);
+            (settings.shard, mistakes.into_iter().map(|(_, wrong)| wrong).next())
+        };
+        assert_eq!(read("region"), (Some("eu".into()), None));
+        assert_eq!(read("zone"), (None, Some("it has no label `zone`".to_owned())));
+        assert_eq!(read("empty"), (None, Some("its label `empty` is empty".to_owned())));
+        let wrong = format!("`{}…` is longer than 63 letters", "x".repeat(40));
+        assert_eq!(read("long"), (None, Some(wrong)));
     }
 
     #[test]
@@ -313,8 +367,9 @@ mod tests {
     fn a_pods_weight_beats_its_services_and_a_nodes_zone_stands_in_for_a_missing_one() {
         let weight = |number| NonZeroU32::new(number).unwrap();
         let zone: ZoneName = "z-1".parse().unwrap();
+        let big = PodSettings { weight: Some(weight(8)), shard: Some("eu".into()) };
         let around = Surroundings {
-            pods: [(("shop".to_owned(), "big".to_owned()), weight(8))].into(),
+            pods: [(("shop".to_owned(), "big".to_owned()), big)].into(),
             nodes: [("n".to_owned(), zone.clone())].into(),
         };
         let service = Service {
@@ -324,6 +379,7 @@ mod tests {
                 weight: Some(weight(2)),
                 capacity: Some(weight(50)),
                 warmup: Some(Duration::from_secs(9)),
+                shard: Some("us".into()),
             },
         };
         let endpoint = |last, pod: &str, node: Option<&str>| SliceEndpoint {
@@ -341,6 +397,8 @@ mod tests {
         let local = around.local_service(&service, &[&slice]);
         assert_eq!(local.endpoints[&80][&Some(zone)][0].weight, weight(8));
         assert_eq!(local.endpoints[&80][&None][0].weight, weight(2));
+        let shards = local.endpoints[&80].values().map(|endpoints| endpoints[0].shard.as_deref());
+        assert_eq!(shards.collect::<Vec<_>>(), [Some("us"), Some("eu")]);
         assert_eq!((local.capacity, local.warmup), (Some(weight(50)), Some(Duration::from_secs(9))));
     }
 }

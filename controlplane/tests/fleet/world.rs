@@ -421,8 +421,12 @@ fn node_of(plane: &str) -> NodeName {
 /// `checkout.shop` with port 8080 and ready endpoints at `addresses`.
 fn checkout(zone: &str, addresses: &BTreeSet<SocketAddr>) -> Arc<LocalServices> {
     let id = ServiceId::new("checkout", "shop").unwrap();
-    let endpoint =
-        |address: &SocketAddr| Endpoint { address: *address, weight: NonZeroU32::MIN, health: Health::Ready };
+    let endpoint = |address: &SocketAddr| Endpoint {
+        address: *address,
+        weight: NonZeroU32::MIN,
+        health: Health::Ready,
+        shard: None,
+    };
     let listed = addresses.iter().map(endpoint).collect();
     let service = LocalService {
         id: id.clone(),

@@ -196,6 +196,7 @@ mod tests {
             address: ([10, 0, 0, *host], 80).into(),
             weight: std::num::NonZeroU32::MIN,
             health: Health::Ready,
+            shard: None,
         };
         let endpoints = (!hosts.is_empty()).then(|| (None, hosts.iter().map(endpoint).collect()));
         List { synced, stamp: stamp(sequence, hosts.len() as u64), endpoints: endpoints.into_iter().collect() }

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3::address::Address as AddressKind;
 use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
@@ -25,6 +26,9 @@ use crate::gossip::value::{ServiceStamp, Version};
 pub(crate) const TYPE_URL: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
 /// Our part of a resource's metadata.
 const METADATA: &str = "portolan.dev";
+
+/// Where an endpoint's metadata says its shard, as it does to clients.
+const SHARD: (&str, &str) = ("envoy.lb", "shard");
 
 /// An endpoint list and what its publisher knew when it made it.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -165,7 +169,22 @@ fn lb_endpoint(endpoint: &Endpoint) -> LbEndpoint {
             address: Some(address),
             ..EnvoyEndpoint::default()
         })),
+        metadata: endpoint.shard.as_deref().map(shard_metadata),
         ..LbEndpoint::default()
+    }
+}
+
+fn shard_metadata(shard: &str) -> Metadata {
+    let value = Value { kind: Some(Kind::StringValue(shard.to_owned())) };
+    let fields = Struct { fields: [(SHARD.1.to_owned(), value)].into() };
+    Metadata { filter_metadata: [(SHARD.0.to_owned(), fields)].into(), ..Metadata::default() }
+}
+
+/// The shard that the metadata names. A peer's is believed, as its addresses are.
+fn shard(metadata: Option<&Metadata>) -> Option<Arc<str>> {
+    match metadata?.filter_metadata.get(SHARD.0)?.fields.get(SHARD.1)?.kind.as_ref()? {
+        Kind::StringValue(shard) => Some(shard.as_str().into()),
+        _ => None,
     }
 }
 
@@ -176,6 +195,7 @@ fn endpoint(endpoint: LbEndpoint) -> Result<Endpoint, ListError> {
         _ => Health::NotReady,
     };
     let weight = endpoint.load_balancing_weight.map_or(1, |weight| weight.value);
+    let shard = shard(endpoint.metadata.as_ref());
     let unusable = |what: &str| ListError::Address(what.to_owned());
     let Some(HostIdentifier::Endpoint(endpoint)) = endpoint.host_identifier else {
         return Err(unusable("there is none"));
@@ -192,6 +212,7 @@ fn endpoint(endpoint: LbEndpoint) -> Result<Endpoint, ListError> {
         address: SocketAddr::new(ip, port),
         weight: NonZeroU32::new(weight).unwrap_or(NonZeroU32::MIN),
         health,
+        shard,
     })
 }
 
@@ -207,10 +228,12 @@ mod tests {
 
     fn lists() -> impl Strategy<Value = List> {
         let health = prop_oneof![Just(Health::Ready), Just(Health::NotReady), Just(Health::Draining)];
-        let endpoint = (any::<u16>(), 1u32.., health).prop_map(|(port, weight, health)| Endpoint {
+        let shard = prop::option::of("[a-z]{1,3}".prop_map(Arc::<str>::from));
+        let endpoint = (any::<u16>(), 1u32.., health, shard).prop_map(|(port, weight, health, shard)| Endpoint {
             address: ([10, 0, 0, 1], port).into(),
             weight: NonZeroU32::new(weight).unwrap(),
             health,
+            shard,
         });
         let endpoints = prop::collection::btree_map(any::<u16>(), endpoint, 0..9).prop_map(|endpoints| {
             let mut endpoints: Vec<_> = endpoints.into_values().collect();

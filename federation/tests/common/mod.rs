@@ -58,6 +58,7 @@ pub fn local(services: &[(&str, u8, u8)]) -> Arc<Local> {
             address: ([10, 0, 0, n], 80).into(),
             weight: 1.try_into().unwrap(),
             health: if n < *ready { Health::Ready } else { Health::NotReady },
+            shard: None,
         };
         let endpoints: EndpointsByZone = [(Some(zone("z-a")), (0..*total).map(endpoint).collect())].into();
         let service = LocalService {
@@ -75,8 +76,12 @@ pub fn local(services: &[(&str, u8, u8)]) -> Arc<Local> {
 
 /// `checkout` with ready endpoints at `addresses`.
 pub fn checkout_at(addresses: &[SocketAddr]) -> Arc<Local> {
-    let endpoint =
-        |address: &SocketAddr| Endpoint { address: *address, weight: 1.try_into().unwrap(), health: Health::Ready };
+    let endpoint = |address: &SocketAddr| Endpoint {
+        address: *address,
+        weight: 1.try_into().unwrap(),
+        health: Health::Ready,
+        shard: None,
+    };
     let checkout = LocalService {
         id: service("checkout"),
         ports: vec![Port { number: 8080, name: None }],

@@ -68,7 +68,7 @@ pub(in crate::catalog) fn place(text: &str) -> Locality {
 /// `10.0.0.1:80`, `10.0.0.1:80!` for one that is not ready.
 pub(in crate::catalog) fn endpoint(text: &str) -> Endpoint {
     let health = if text.ends_with('!') { Health::NotReady } else { Health::Ready };
-    Endpoint { address: text.trim_end_matches('!').parse().unwrap(), weight: NonZeroU32::MIN, health }
+    Endpoint { address: text.trim_end_matches('!').parse().unwrap(), weight: NonZeroU32::MIN, health, shard: None }
 }
 
 pub(in crate::catalog) fn zones(zones: &[(&str, &[&str])]) -> EndpointsByZone {

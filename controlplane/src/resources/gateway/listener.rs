@@ -20,6 +20,7 @@ use envoy_types::util::pack_any;
 
 use super::super::listener::{manager, over_ads};
 use super::super::server::{MANAGER, socket_address};
+use super::super::shard;
 use super::{secret_name, tls_routes_name};
 use crate::gateway::hostname::Hostname;
 use crate::gateway::plan::{GatewayPlan, PortPlan, TlsSite};
@@ -43,6 +44,9 @@ pub(super) fn listener(name: &str, plan: &GatewayPlan, port: u16, served: &PortP
 fn chain(routes: &str, transport_socket: Option<TransportSocket>) -> FilterChain {
     let rds = Rds { config_source: Some(over_ads()), route_config_name: routes.to_owned() };
     let yes = Some(BoolValue { value: true });
+    let mut manager = manager(routes, RouteSpecifier::Rds(rds));
+    // Before the router, which ends them.
+    manager.http_filters.insert(0, shard::filter());
     let manager = HttpConnectionManager {
         // The client is who connects, not who a header says.
         use_remote_address: yes,
@@ -50,7 +54,7 @@ fn chain(routes: &str, transport_socket: Option<TransportSocket>) -> FilterChain
         normalize_path: yes,
         merge_slashes: true,
         upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), ..UpgradeConfig::default() }],
-        ..manager(routes, RouteSpecifier::Rds(rds))
+        ..manager
     };
     let filter = Filter { name: MANAGER.to_owned(), config_type: Some(ConfigType::TypedConfig(pack_any(manager))) };
     FilterChain { name: routes.to_owned(), filters: vec![filter], transport_socket, ..FilterChain::default() }

@@ -2,7 +2,6 @@
 //! odd but does no harm is told, and the rest of the object counts.
 
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
@@ -12,8 +11,8 @@ use portolan_topology::service::Port;
 
 use super::gateways::is_cleartext_http2;
 use crate::source::objects::{
-    NODE_REGION, NODE_ZONE, SERVICE_NAME, Service, Settings, Slice, SliceEndpoint, SlicePort, health, is_tcp,
-    port_name, port_number,
+    Labels, NODE_REGION, NODE_ZONE, PodSettings, SERVICE_NAME, Service, Settings, Slice, SliceEndpoint, SlicePort,
+    health, is_tcp, port_name, port_number,
 };
 
 /// What an object comes to.
@@ -130,11 +129,11 @@ fn read_zone(zone: &str, odd: &mut Vec<String>) -> Option<ZoneName> {
     ZoneName::new(zone).map_err(|error| odd.push(format!("its zone is not used: {error}"))).ok()
 }
 
-/// A Pod's weight, if it has one of its own.
-pub(super) fn pod(metadata: &ObjectMeta) -> Projected<NonZeroU32> {
+/// What a Pod says of itself, if anything.
+pub(super) fn pod(metadata: &ObjectMeta) -> Projected<PodSettings> {
     let mut odd = Vec::new();
-    let weight = settings(metadata, &mut odd, Settings::read_of_pod);
-    Projected { kept: Ok(weight), odd }
+    let settings = settings(metadata, &mut odd, Settings::read_of_pod);
+    Projected { kept: Ok(settings), odd }
 }
 
 /// Where a Node says that it is.
@@ -162,10 +161,11 @@ pub(super) fn node(metadata: &ObjectMeta) -> Projected<NodePlace> {
 fn settings<'a, S>(
     metadata: &'a ObjectMeta,
     odd: &mut Vec<String>,
-    read: impl Fn(Vec<(&'a str, &'a str)>) -> (S, Vec<(&'a str, String)>),
+    read: impl Fn(Vec<(&'a str, &'a str)>, &Labels<'a>) -> (S, Vec<(&'a str, String)>),
 ) -> S {
     let texts = metadata.annotations.iter().flatten().map(|(key, text)| (key.as_str(), text.as_str()));
-    let (settings, mistakes) = read(texts.collect());
+    let label = |key: &str| metadata.labels.as_ref()?.get(key).map(String::as_str);
+    let (settings, mistakes) = read(texts.collect(), &label);
     odd.extend(mistakes.into_iter().map(|(key, wrong)| format!("{key}: {wrong}")));
     settings
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -18,7 +17,7 @@ use super::kind::Kind;
 use super::project::{NodePlace, Projected, ServiceObject};
 use crate::gateway::objects::GatewayObjects;
 use crate::source::SourceStatus;
-use crate::source::objects::{NODE_REGION, Slice, Surroundings};
+use crate::source::objects::{NODE_REGION, PodSettings, Slice, Surroundings};
 
 /// What identifies an object of a type.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,7 +63,7 @@ pub(super) enum Update {
     Service(Event<Object<ServiceObject>>),
     Slice(Event<Object<Slice>>),
     Node(Event<Object<NodePlace>>),
-    Pod(Event<Object<NonZeroU32>>),
+    Pod(Event<Object<PodSettings>>),
     Gateways(Seen),
     Failed(Kind, Failure),
     /// A request for objects of this type was answered as it should be.
@@ -178,7 +177,7 @@ pub(super) struct State {
     topology: Option<Arc<Topology>>,
     /// Nodes whose label of the region contradicts the topology, in words.
     misplaced: BTreeMap<Name, String>,
-    pods: Kept<NonZeroU32>,
+    pods: Kept<PodSettings>,
     gateways: Gateways,
     around: Surroundings,
     slices_of: HashMap<ServiceId, BTreeSet<Name>>,
@@ -257,8 +256,8 @@ impl State {
                 }
             }
             Update::Pod(event) => {
-                for (name, _, weight) in self.pods.take(event) {
-                    self.weigh(name, weight);
+                for (name, _, settings) in self.pods.take(event) {
+                    self.heed(name, settings);
                 }
             }
             Update::Gateways(seen) => self.gateways_changed |= self.gateways.take(seen),
@@ -285,14 +284,14 @@ impl State {
         }
     }
 
-    fn weigh(&mut self, pod: Name, weight: Option<NonZeroU32>) {
+    fn heed(&mut self, pod: Name, settings: Option<PodSettings>) {
         let listed = self.slices.objects.iter().filter(|(slice, _)| slice.namespace == pod.namespace);
         let listed = listed
             .filter(|(_, slice)| slice.endpoints.iter().any(|endpoint| endpoint.pod.as_deref() == Some(&*pod.name)));
         self.stale.extend(listed.map(|(_, slice)| slice.service.clone()));
         let key = (pod.namespace.into(), pod.name.into());
-        match weight {
-            Some(weight) => drop(self.around.pods.insert(key, weight)),
+        match settings {
+            Some(settings) => drop(self.around.pods.insert(key, settings)),
             None => drop(self.around.pods.remove(&key)),
         }
     }

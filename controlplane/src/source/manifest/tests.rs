@@ -349,3 +349,15 @@ fn a_pod_has_a_weight_of_its_own_and_no_capacity_or_warm_up() {
         "test.yaml:1:101: portolan.dev/warmup: it is a Service's; all of its endpoints warm up alike",
     );
 }
+
+#[test]
+fn a_shard_is_a_label_of_the_object_s_own() {
+    let pod = |labels: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: a, namespace: shop, labels: {{{labels}}}, \
+             annotations: {{portolan.dev/shard-label: data}}}}}}"
+        )
+    };
+    assert!(parse("test.yaml", &pod("data: eu")).is_ok());
+    refused(&pod("date: eu"), "test.yaml:1:127: portolan.dev/shard-label: it has no label `data`");
+}

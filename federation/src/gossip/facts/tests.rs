@@ -20,6 +20,7 @@ fn local(counts: &[Option<u8>]) -> Local {
             address: ([10, 0, 0, n], 80).into(),
             weight: 1.try_into().unwrap(),
             health: Health::Ready,
+            shard: None,
         };
         let zones = (count > 0).then(|| (ZoneName::new("z").ok(), (0..count).map(endpoint).collect()));
         let service = LocalService {

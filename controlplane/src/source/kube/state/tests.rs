@@ -1,11 +1,12 @@
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 
 use portolan_topology::names::ZoneName;
 use portolan_topology::service::{Health, Port};
 use proptest::prelude::*;
 
 use super::*;
-use crate::source::objects::{Service, Settings, SliceEndpoint, SlicePort};
+use crate::source::objects::{PodSettings, Service, Settings, SliceEndpoint, SlicePort};
 
 fn name(name: &str) -> Name {
     Name { namespace: "shop".into(), name: name.into() }
@@ -23,7 +24,7 @@ fn service(id: &str, weight: Option<u32>) -> ServiceObject {
     let joined = Service {
         id: ServiceId::new(id, "shop").unwrap(),
         ports: vec![Port { number: 80, name: None }],
-        settings: Settings { weight: weight.and_then(NonZeroU32::new), capacity: None, warmup: None },
+        settings: Settings { weight: weight.and_then(NonZeroU32::new), capacity: None, warmup: None, shard: None },
     };
     ServiceObject { joined, cleartext_http2: Vec::new() }
 }
@@ -171,7 +172,7 @@ fn weights_of_pods_and_zones_of_nodes_move_what_they_concern() {
     let mut state = synced();
     state.services();
     let weight = NonZeroU32::new(5).unwrap();
-    take(&mut state, [Update::Pod(Event::Apply(object("p", weight)))]);
+    take(&mut state, [Update::Pod(Event::Apply(object("p", PodSettings { weight: Some(weight), shard: None })))]);
     assert_eq!(shown(&state.services().unwrap()), ["a.shop 10.1.0.1:8080 Ready 5"]);
     let node = Name { namespace: "".into(), name: "n".into() };
     let zone: ZoneName = "z-1".parse().unwrap();
