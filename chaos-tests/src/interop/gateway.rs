@@ -30,7 +30,7 @@ const OWN_ZONE: &str = "us-east-1a";
 const OTHER_ZONE: &str = "us-east-1b";
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 const WITHIN: Duration = Duration::from_secs(30);
-/// What half of the calls say, and whom they mean by it.
+/// By what calls name their shard, and the pod that they mean by it.
 const SHARD_HEADER: &str = "portolan-shard";
 const SHARD_FILE: &str = "shard.json";
 const SHARD_POD: &str = "echo-use1-us-east-1a-1";
@@ -91,20 +91,21 @@ pub(super) async fn play(
     let took = began.elapsed().as_secs_f64();
     found("the gateway serves HTTPS", true, format!("an HTTPRoute answers {took:.1} s after Envoy was started"));
 
-    let (echo, split) = (Tally::default(), Tally::default());
+    let (echo, split, sharded) = (Tally::default(), Tally::default(), Tally::default());
     let _calls = [
-        call_over(echo.clone(), gateway.channel("echo.test", &before)?, SHARD_HEADER),
-        call_over(split.clone(), gateway.channel("split.test", &before)?, SHARD_HEADER),
+        call_over(echo.clone(), gateway.channel("echo.test", &before)?, ("lane", 2)),
+        call_over(split.clone(), gateway.channel("split.test", &before)?, ("lane", 2)),
+        call_over(sharded.clone(), gateway.channel("echo.test", &before)?, (SHARD_HEADER, 1)),
     ];
     let enough = until(|| echo.total().answers() >= SHARE_CALLS && split.total().answers() >= SHARE_CALLS).await;
     let (own, shares) = (echo.total(), split.total());
     let own_zone = own.percent_from(&format!("echo-use1-{OWN_ZONE}"));
     let detail = format!("{own_zone:.1}% in the own zone, {}", calls(&own));
     found("the gateway serves gRPC from its own zone", enough && own_zone >= 95.0 && own.failures() == 0, detail);
-    // All that name its shard, and half of the others.
-    let shard = own.percent_from(SHARD_POD);
-    let detail = format!("{shard:.1}% to the shard's one of two pods, which half of the calls name");
-    found("a request's header chooses the shard", enough && (shard - 75.0).abs() <= 4.0, detail);
+    let of_shard = sharded.total();
+    let shard = of_shard.percent_from(SHARD_POD);
+    let detail = format!("{shard:.1}% to its one of two pods, {}", calls(&of_shard));
+    found("a request's header chooses the shard", enough && shard == 100.0 && of_shard.failures() == 0, detail);
     let other = shares.percent_from(&format!("echo-use1-{OTHER_ZONE}"));
     let detail = format!("{:.1}/{other:.1}, {}", 100.0 - other, calls(&shares));
     found("a route's 80/20 within 4 points", enough && (other - 20.0).abs() <= 4.0 && shares.failures() == 0, detail);

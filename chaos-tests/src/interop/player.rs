@@ -291,17 +291,21 @@ where
 
 /// Calls an address that knows nothing of xDS.
 fn call_plainly(tally: Tally, address: std::net::SocketAddr) -> anyhow::Result<AbortOnDropHandle<()>> {
-    Ok(call_over(tally, Channel::from_shared(format!("http://{address}"))?.connect_lazy(), "lane"))
+    Ok(call_over(tally, Channel::from_shared(format!("http://{address}"))?.connect_lazy(), ("lane", 2)))
 }
 
-/// Calls over a channel at the suite's rate; in every second one this header says `blue`.
-pub(super) fn call_over(tally: Tally, channel: Channel, header: &'static str) -> AbortOnDropHandle<()> {
+/// Calls over a channel at the suite's rate; in one of so many this header says `blue`.
+pub(super) fn call_over(
+    tally: Tally,
+    channel: Channel,
+    (header, one_in): (&'static str, u64),
+) -> AbortOnDropHandle<()> {
     let client = EchoClient::new(channel);
-    let mut blue = false;
+    let mut calls = 0_u64;
     call_steadily(tally, move || {
         let mut client = client.clone();
-        blue = !blue;
-        let value = blue.then(|| MetadataValue::from_static("blue"));
+        calls += 1;
+        let value = calls.is_multiple_of(one_in).then(|| MetadataValue::from_static("blue"));
         async move {
             let mut request = Request::new(CallRequest {});
             value.map(|value| request.metadata_mut().insert(header, value));

@@ -359,5 +359,5 @@ fn a_shard_is_a_label_of_the_object_s_own() {
         )
     };
     assert!(parse("test.yaml", &pod("data: eu")).is_ok());
-    refused(&pod("date: eu"), "test.yaml:1:127: portolan.dev/shard-label: it has no label `data`");
+    refused(&pod("date: eu"), "test.yaml:1:126: portolan.dev/shard-label: it has no label `data`");
 }
