@@ -100,6 +100,5 @@ fn lb_endpoint(endpoint: &Endpoint, unhealthy: bool) -> LbEndpoint {
             ..ProtoEndpoint::default()
         })),
         metadata: endpoint.shard.as_deref().map(shard::metadata),
-        ..LbEndpoint::default()
     }
 }

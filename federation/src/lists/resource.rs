@@ -170,7 +170,6 @@ fn lb_endpoint(endpoint: &Endpoint) -> LbEndpoint {
             ..EnvoyEndpoint::default()
         })),
         metadata: endpoint.shard.as_deref().map(shard_metadata),
-        ..LbEndpoint::default()
     }
 }
 
