@@ -108,6 +108,11 @@ impl<T> Endpoint<T> {
         }
     }
 
+    /// A request to it that was cancelled had no answer after so long: a bound for its latency, and nothing else.
+    pub(crate) fn unanswered(&self, after: Duration) {
+        self.change_latency(|it| it.at_least(after));
+    }
+
     /// Its latency in seconds by samples of late, `seen` being the mean of those of the last second.
     pub(super) fn latency(&self, seen: Option<f32>) -> Option<f32> {
         self.latency.fresh(seen)

@@ -115,6 +115,14 @@ impl Latency {
         });
     }
 
+    /// A request was not answered within so long. That tells only of one that is thought to be faster.
+    pub(super) fn at_least(&self, after: Duration) {
+        let parts = self.parts();
+        if parts.begun && after.as_secs_f32() > parts.seconds {
+            self.answered(after);
+        }
+    }
+
     /// A request failed after so long, if that is known.
     pub(super) fn failed(&self, after: Option<Duration>) {
         self.update(|parts| {
@@ -176,6 +184,15 @@ mod tests {
         let latency = Latency::default();
         latency.settle(Some(seconds), &NOBODY);
         latency
+    }
+
+    #[test]
+    fn what_was_not_answered_yet_is_a_lower_bound() {
+        let latency = begun(0.1);
+        latency.at_least(ms(50));
+        assert_eq!(latency.fresh(Some(0.1)), None, "no sample");
+        latency.at_least(ms(1000));
+        assert!(latency.fresh(None).unwrap() > 0.3);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rand::RngExt as _;
 
-use super::{Channel, Options};
+use super::{Channel, Hedge, Options, Subset};
 use crate::ads::XdsClient;
 use crate::balancer::Chosen;
 use crate::connection::{Dial, Tls};
@@ -72,6 +72,21 @@ impl Builder {
     #[must_use]
     pub fn register(mut self, name: &str, make: impl Fn() -> Chosen + Send + Sync + 'static) -> Self {
         self.options.strategies.register(name, make);
+        self
+    }
+
+    /// Connects to this part of each large locality alone; to all endpoints unless said otherwise.
+    #[must_use]
+    pub fn subset(mut self, subset: Subset) -> Self {
+        self.options.subset = Some(subset);
+        self
+    }
+
+    /// Whether calls get a second attempt when the first takes long, unless their
+    /// [`RequestHints`](super::RequestHints) say otherwise. Only for services all of whose methods may be called twice.
+    #[must_use]
+    pub fn hedge(mut self, hedge: Hedge) -> Self {
+        self.options.hedge = hedge;
         self
     }
 

@@ -1,22 +1,20 @@
 //! One call: attempts until one is answered, or none may follow.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use h2::{RecvStream, SendStream};
+use h2::RecvStream;
 use http::header::{HeaderName, HeaderValue, USER_AGENT};
 use http::{HeaderMap, Request, Response, Uri, request};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Code, Status, body::Body};
 use tracing::Instrument as _;
 
-use super::exchange::{Answered, Attempt, Failed, Terms, exchange};
+use super::exchange::{Answered, Attempt, Failed, Terms, exchange, trailers_only};
 use super::upload::Upload;
-use super::{CallObserver, Core, Failure, LastPick, Picked, RequestHints, ResponseBody, deadline, error};
-use crate::balancer::{PickError, RequestInfo};
+use super::{CallObserver, Core, Failure, Hedge, LastPick, Picked, RequestHints, ResponseBody, deadline, error};
+use crate::balancer::{Pick, PickError, RequestInfo};
 use crate::connection::Slot;
 use crate::routing::{Head, Passed, Routed, RoutingError};
 use crate::xds::model::Retry;
@@ -28,17 +26,18 @@ const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("portolan-rust/", env!("CARGO_PKG_VERSION")));
 
-struct Call {
-    core: Arc<Core>,
-    routed: Routed<Slot>,
+pub(super) struct Call {
+    pub(super) core: Arc<Core>,
+    pub(super) routed: Routed<Slot>,
     head: request::Parts,
-    upload: Option<Upload>,
-    deadline: Option<Instant>,
+    pub(super) upload: Option<Upload>,
+    pub(super) deadline: Option<Instant>,
     observer: Option<CallObserver>,
     hints: RequestHints,
+    pub(super) hedge: Hedge,
     /// Endpoints that failed already.
-    tried: Vec<SocketAddr>,
-    attempts: u32,
+    pub(super) tried: Vec<SocketAddr>,
+    pub(super) attempts: u32,
     picked: Option<Picked>,
     /// Among those of its cluster that are tried again, from its first retry on.
     retrying: Option<Passed>,
@@ -50,11 +49,12 @@ pub(super) async fn run(core: Arc<Core>, request: Request<Body>) -> Result<Respo
     let routed = route(&core, &head, begun).await?;
     let deadline = deadline::timeout(&mut head.headers, routed.timeout).map(|allowed| begun + allowed);
     prepare(&mut head, &core)?;
-    if routed.forward().is_some_and(|forward| forward.retry.is_some()) {
+    let observer = head.extensions.remove();
+    let hints: RequestHints = head.extensions.remove().unwrap_or_default();
+    let hedge = hints.hedge.unwrap_or(core.hedge);
+    if hedge != Hedge::Never || routed.forward().is_some_and(|forward| forward.retry.is_some()) {
         routed.cluster.budget.earn(routed.cluster.retry_percent());
     }
-    let observer = head.extensions.remove();
-    let hints = head.extensions.remove().unwrap_or_default();
     let upload = Some(Upload::new(body));
     let mut call = Call {
         core,
@@ -64,6 +64,7 @@ pub(super) async fn run(core: Arc<Core>, request: Request<Body>) -> Result<Respo
         deadline,
         observer,
         hints,
+        hedge,
         tried: Vec::new(),
         attempts: 0,
         picked: None,
@@ -115,11 +116,7 @@ impl Call {
         let mut retries = 0;
         loop {
             let attempt = self.pick().await?;
-            let Picked { address, locality, priority, attempts } = &attempt.picked;
-            let service = &*self.core.service;
-            let span = tracing::debug_span!("attempt", service, %address, %locality, priority, attempts);
-            let address = *address;
-            let failed = match self.attempt(attempt).instrument(span).await {
+            let failed = match self.answer(attempt).await {
                 Ok((response, attempt)) => {
                     let code = trailers_only(&response);
                     let wait = code.and_then(|code| self.may_retry(code, response.headers(), retries));
@@ -129,13 +126,11 @@ impl Call {
                     attempt.finish(code.unwrap_or(Code::Unknown), response.headers());
                     drop(response);
                     retries += 1;
-                    self.tried.push(address);
                     sleep(wait).await;
                     continue;
                 }
                 Err(failed) => failed,
             };
-            self.tried.push(address);
             if failed.untouched && untouched < TRANSPARENT && self.restart() {
                 untouched += 1;
                 continue;
@@ -154,10 +149,15 @@ impl Call {
         }
     }
 
-    async fn pick(&mut self) -> Result<Attempt, Status> {
-        let RequestHints { hash, cost, prefix } = &self.hints;
+    /// What the strategy is told of the call.
+    pub(super) fn info(&self) -> RequestInfo<'_> {
+        let RequestHints { hash, cost, prefix, .. } = &self.hints;
         let prefix = prefix.as_deref().unwrap_or_default();
-        let request = RequestInfo { hash: hash.or(self.routed.hash), cost: *cost, prefix, avoid: &self.tried };
+        RequestInfo { hash: hash.or(self.routed.hash), cost: *cost, prefix, avoid: &self.tried }
+    }
+
+    async fn pick(&mut self) -> Result<Attempt, Status> {
+        let request = self.info();
         let (service, cluster) = (&self.core.service, &*self.routed.cluster);
         let picked = match cluster.balancer.pick(&request) {
             Err(why) if why.may_pass() => {
@@ -167,6 +167,11 @@ impl Call {
             picked => picked,
         };
         let pick = picked.map_err(|why| error::no_endpoint(service, &why))?;
+        Ok(self.begin(pick))
+    }
+
+    /// An attempt at an endpoint that was picked.
+    pub(super) fn begin(&mut self, pick: Pick<Slot>) -> Attempt {
         self.attempts += 1;
         let picked = Picked {
             address: pick.endpoint().address(),
@@ -178,26 +183,40 @@ impl Call {
             observer.tell(&picked);
         }
         self.core.remember(LastPick::new(&pick, picked.clone()));
+        self.tried.push(picked.address);
         self.picked = Some(picked.clone());
-        Ok(Attempt::new(pick.hold(), picked))
+        Attempt::new(pick.hold(), picked)
     }
 
     /// Makes the attempt: the head of its response.
-    async fn attempt(&mut self, attempt: Attempt) -> Result<(Response<RecvStream>, Attempt), Failed> {
-        let request = self.request();
-        let limit = self.retry().and_then(|retry| retry.per_try_timeout);
+    pub(super) async fn attempt(&mut self, attempt: Attempt) -> Result<(Response<RecvStream>, Attempt), Failed> {
+        let span = self.span(&attempt);
+        let (request, limit) = (self.request(), self.limit());
         let Some(upload) = &mut self.upload else {
             let status = Status::internal("the request's body is gone");
             return Err(Failed { status, untouched: false, repeatable: false, too_slow: false });
         };
         let balancer = &*self.routed.cluster.balancer;
         let terms = Terms { service: &self.core.service, balancer, deadline: self.deadline, limit };
-        let Answered { response, attempt, stream } = exchange(attempt, request, upload, terms).await?;
-        self.finish_upload(stream);
+        let Answered { response, attempt, stream } = exchange(attempt, request, upload, terms).instrument(span).await?;
+        if let Some(upload) = self.upload.take_if(|upload| !upload.is_done()) {
+            upload.finish(stream);
+        }
         Ok((response, attempt))
     }
 
-    fn request(&self) -> Request<()> {
+    /// In which an attempt runs.
+    pub(super) fn span(&self, attempt: &Attempt) -> tracing::Span {
+        let Picked { address, locality, priority, attempts } = &attempt.picked;
+        tracing::debug_span!("attempt", service = &*self.core.service, %address, %locality, priority, attempts)
+    }
+
+    /// How long one attempt may take.
+    pub(super) fn limit(&self) -> Option<Duration> {
+        self.retry().and_then(|retry| retry.per_try_timeout)
+    }
+
+    pub(super) fn request(&self) -> Request<()> {
         let mut request = Request::new(());
         *request.method_mut() = self.head.method.clone();
         *request.uri_mut() = self.head.uri.clone();
@@ -207,18 +226,6 @@ impl Call {
             request.headers_mut().insert(PREVIOUS_ATTEMPTS, HeaderValue::from(self.attempts - 1));
         }
         request
-    }
-
-    /// A client that streams goes on sending while the response is read.
-    fn finish_upload(&mut self, mut stream: SendStream<Bytes>) {
-        if let Some(mut upload) = self.upload.take_if(|upload| !upload.is_done()) {
-            upload.commit();
-            tokio::spawn(async move {
-                if poll_fn(|cx| upload.poll(cx, &mut stream)).await.is_err() {
-                    stream.send_reset(h2::Reason::CANCEL);
-                }
-            });
-        }
     }
 
     /// What the route says of retries.
@@ -287,10 +294,4 @@ impl Call {
         };
         error::status(Code::DeadlineExceeded, Failure::Deadline, self.picked.clone(), what)
     }
-}
-
-/// The status of a response that has no body; `None` if more is to come.
-fn trailers_only(response: &Response<RecvStream>) -> Option<Code> {
-    let status = Status::from_header_map(response.headers()).map(|status| status.code());
-    if response.body().is_end_stream() { Some(status.unwrap_or(Code::Unknown)) } else { None }
 }

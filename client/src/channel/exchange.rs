@@ -2,6 +2,7 @@
 
 use std::future::{Future as _, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tonic::{Code, Status};
 
 use super::upload::Upload;
 use super::{Failure, Picked, error};
-use crate::balancer::{Balancer, Outcome, Pick};
+use crate::balancer::{Balancer, Endpoint, Outcome, Pick};
 use crate::connection::{Owed, Slot};
 use crate::load::OpenRequest;
 use crate::orca::OrcaReport;
@@ -32,6 +33,11 @@ impl Attempt {
     pub(super) fn new(pick: Pick<Slot>, picked: Picked) -> Self {
         let reported = OpenRequest::start(pick.endpoint().place().load.clone());
         Self { pick, reported, owed: None, begun: Instant::now(), picked }
+    }
+
+    /// Where it goes.
+    pub(super) fn endpoint(&self) -> &Arc<Endpoint<Slot>> {
+        self.pick.endpoint()
     }
 
     /// The first byte of the answer has come.
@@ -187,4 +193,10 @@ pub(super) async fn exchange(
         // The caller's own error: no endpoint is to blame, and it would come again.
         Err(status) => Err(Failed { status, untouched: false, repeatable: false, too_slow: false }),
     }
+}
+
+/// The status of a response that has no body; `None` if more is to come.
+pub(super) fn trailers_only(response: &Response<RecvStream>) -> Option<Code> {
+    let status = Status::from_header_map(response.headers()).map(|status| status.code());
+    if response.body().is_end_stream() { Some(status.unwrap_or(Code::Unknown)) } else { None }
 }

@@ -1,10 +1,11 @@
-//! What a caller may tell the strategy of a call.
+//! What a caller may tell of a call.
 
 use std::sync::Arc;
 
+use super::Hedge;
 use crate::balancer::Cost;
 
-/// Put into a request's extensions, it reaches the strategy as part of its
+/// Put into a request's extensions, it reaches the channel, and the strategy as part of its
 /// [`RequestInfo`](crate::balancer::RequestInfo).
 ///
 /// ```
@@ -21,4 +22,7 @@ pub struct RequestHints {
     pub cost: Cost,
     /// Hashes of ever longer beginnings of its prompt, the shortest first.
     pub prefix: Option<Arc<[u64]>>,
+    /// Whether it gets a second attempt when the first takes long; `None`: what the channel does. The layer for HTTP never
+    /// does it.
+    pub hedge: Option<Hedge>,
 }

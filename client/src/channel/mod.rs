@@ -11,6 +11,7 @@ mod deadline;
 mod error;
 mod exchange;
 mod explain;
+mod hedge;
 mod hints;
 mod picked;
 mod upload;
@@ -29,9 +30,10 @@ pub use self::body::ResponseBody;
 pub use self::builder::{Builder, ConnectError};
 pub use self::error::{CallError, Failure};
 pub use self::explain::{Burden, ClusterExplanation, Explanation, LastPick};
+pub use self::hedge::Hedge;
 pub use self::hints::RequestHints;
 pub use self::picked::{CallObserver, Picked};
-pub use crate::routing::Strategies;
+pub use crate::routing::{Strategies, Subset};
 
 use crate::balancer::{Balancer, PickError, RequestInfo};
 use crate::connection::{self, Dial, Slot, Tcp, Tls};
@@ -55,6 +57,7 @@ struct Core {
     scheme: Scheme,
     authority: Authority,
     router: Arc<Router<Slot>>,
+    hedge: Hedge,
     last: Mutex<Option<LastPick>>,
     _driver: AbortOnDrop,
 }
@@ -81,12 +84,17 @@ pub struct Options {
     pub seed: u64,
     /// Where calls are counted for load reports.
     pub load: LoadRecorder,
+    /// Which part of each large locality is connected to and used; `None`: all of it.
+    pub subset: Option<Subset>,
+    /// Whether calls that do not say otherwise get a second attempt when the first takes long.
+    pub hedge: Hedge,
 }
 
 impl Options {
     /// TCP without TLS, the default strategy, and reports that nobody reads.
     pub fn new(seed: u64) -> Self {
-        Self { dial: Arc::new(Tcp), tls: None, strategies: Strategies::default(), seed, load: LoadRecorder::new() }
+        let (strategies, load) = (Strategies::default(), LoadRecorder::new());
+        Self { dial: Arc::new(Tcp), tls: None, strategies, seed, load, subset: None, hedge: Hedge::Never }
     }
 }
 
@@ -110,7 +118,7 @@ impl Channel {
     /// A channel that sends to whatever `resolutions` holds, connecting at once. `service` is its name in messages and,
     /// unless requests bring their own, their authority. Needs a tokio runtime.
     pub fn over(service: &str, resolutions: watch::Receiver<Resolution>, options: Options) -> Self {
-        let Options { dial, tls, strategies, seed, load } = options;
+        let Options { dial, tls, strategies, seed, load, subset, hedge } = options;
         let authority = service.parse().unwrap_or_else(|_| Authority::from_static("service"));
         let scheme = if tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
         let dial = match tls {
@@ -121,12 +129,13 @@ impl Channel {
         // Other draws than its clusters make.
         let router = Arc::new(Router::new(!seed));
         let keeper = Box::new(move |balancer: &_| connection::keeper(Arc::clone(&dial), balancer));
-        let driver = follow(resolutions, &router, Parts { strategies, load, seed, keeper });
+        let driver = follow(resolutions, &router, Parts { strategies, load, seed, subset, keeper });
         let core = Core {
             service: service.into(),
             scheme,
             authority,
             router,
+            hedge,
             last: Mutex::new(None),
             _driver: AbortOnDrop::spawn(driver),
         };

@@ -1,9 +1,11 @@
 //! A request's body on its way out: it respects flow control, and can start again while little has been sent.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use h2::SendStream;
 use http_body::Body as _;
 use tonic::{Status, body::Body};
@@ -48,6 +50,37 @@ impl Upload {
         }
     }
 
+    /// One that is these chunks, and all there.
+    pub(super) fn of(chunks: Vec<Bytes>) -> Self {
+        Self { kept: chunks, ended: true, ..Self::new(Body::empty()) }
+    }
+
+    /// All of it, if it is little and there already; asked before anything was sent. Otherwise nothing is lost.
+    pub(super) fn whole(&mut self) -> Option<Vec<Bytes>> {
+        let read = poll_fn(|cx| {
+            while self.kept_bytes <= KEPT {
+                match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                    Some(Ok(frame)) => {
+                        let Ok(chunk) = frame.into_data() else { continue };
+                        self.kept_bytes += chunk.len();
+                        self.kept.push(chunk);
+                    }
+                    Some(Err(status)) => {
+                        self.peeked = Some(Err(status));
+                        break;
+                    }
+                    None => {
+                        self.ended = true;
+                        break;
+                    }
+                }
+            }
+            Poll::Ready(())
+        });
+        read.now_or_never();
+        (self.ended && self.kept_bytes <= KEPT).then(|| self.kept.clone())
+    }
+
     /// Whether everything has been handed over.
     pub(super) fn is_done(&self) -> bool {
         self.done
@@ -68,6 +101,16 @@ impl Upload {
         // What this attempt has not taken yet it still needs.
         self.kept.drain(..self.taken);
         self.taken = 0;
+    }
+
+    /// Goes on sending in a task of its own, while the response is read.
+    pub(super) fn finish(mut self, mut stream: SendStream<Bytes>) {
+        self.commit();
+        tokio::spawn(async move {
+            if poll_fn(|cx| self.poll(cx, &mut stream)).await.is_err() {
+                stream.send_reset(h2::Reason::CANCEL);
+            }
+        });
     }
 
     /// Sends until everything is sent, or the peer wants no more.
@@ -168,5 +211,54 @@ impl Upload {
             self.kept.push(chunk.clone());
             self.taken += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    fn body(chunks: Vec<Bytes>, goes_on: bool) -> Upload {
+        let frames =
+            futures::stream::iter(chunks.into_iter().map(|chunk| Ok::<_, Status>(http_body::Frame::data(chunk))));
+        let frames: futures::stream::BoxStream<'_, _> = match goes_on {
+            true => Box::pin(futures::StreamExt::chain(frames, futures::stream::pending())),
+            false => Box::pin(frames),
+        };
+        Upload::new(Body::new(StreamBody::new(frames)))
+    }
+
+    fn rest(upload: &mut Upload) -> Vec<Bytes> {
+        let mut all = Vec::new();
+        while let Some(Some(Ok(chunk))) = poll_fn(|cx| upload.poll_chunk(cx)).now_or_never() {
+            all.push(chunk);
+        }
+        all
+    }
+
+    #[test]
+    fn a_little_body_that_is_there_is_known_whole_and_may_still_be_sent() {
+        let chunks = vec![Bytes::from_static(b"one"), Bytes::from_static(b"two")];
+        let mut upload = body(chunks.clone(), false);
+        assert_eq!(upload.whole(), Some(chunks.clone()));
+        assert_eq!(rest(&mut upload), chunks);
+        assert!(upload.restart());
+        assert_eq!(rest(&mut upload), chunks);
+        assert_eq!(rest(&mut Upload::of(chunks.clone())), chunks);
+    }
+
+    #[test]
+    fn one_that_goes_on_or_is_large_is_not_and_nothing_of_it_is_lost() {
+        let chunks = vec![Bytes::from_static(b"one"); 3];
+        let mut streams = body(chunks.clone(), true);
+        assert_eq!(streams.whole(), None);
+        assert_eq!(rest(&mut streams), chunks);
+        let chunks = vec![Bytes::from(vec![7; KEPT / 2]); 5];
+        let mut large = body(chunks.clone(), false);
+        assert_eq!(large.whole(), None);
+        assert_eq!(rest(&mut large), chunks);
+        assert!(!large.restart());
     }
 }

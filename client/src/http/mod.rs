@@ -98,7 +98,8 @@ impl BalanceLayer {
         let router = Arc::new(Router::new(!seed));
         let dial: Arc<dyn Dial> = Arc::new(Tcp);
         let keeper = Box::new(move |balancer: &_| probe::keeper(Arc::clone(&dial), balancer));
-        let driver = follow(resolutions, &router, Parts { strategies: strategies.into(), load, seed, keeper });
+        let driver =
+            follow(resolutions, &router, Parts { strategies: strategies.into(), load, seed, subset: None, keeper });
         Self { core: Arc::new(Core { service: service.into(), router, _driver: AbortOnDrop::spawn(driver) }) }
     }
 

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Strategies;
 use super::breaker::{Breaker, Passed};
 use super::budget::Budget;
 use super::follow::{AbortOnDrop, drive};
+use super::{Strategies, Subset};
 
 use crate::balancer::{Balancer, Chosen};
 use crate::connection::{Keep, Pool};
@@ -49,6 +49,8 @@ pub(crate) struct Parts<T> {
     pub(crate) strategies: Strategies,
     pub(crate) load: LoadRecorder,
     pub(crate) seed: u64,
+    /// Which of a large locality's endpoints are used; `None`: all.
+    pub(crate) subset: Option<Subset>,
     /// How endpoints of a balancer are kept connected.
     pub(crate) keeper: Keeper<T>,
 }
@@ -65,7 +67,7 @@ impl<T: Default + Send + Sync + 'static> Cluster<T> {
         let seed = parts.seed.wrapping_add(number);
         let chosen = parts.strategies.choose(&assignment.balancing);
         let balancer = Arc::new(Balancer::with_load(chosen.clone(), seed, parts.load.clone()));
-        balancer.assign(Arc::clone(&assignment), Instant::now());
+        balancer.assign(part(&assignment, parts.subset.as_ref()), Instant::now());
         let pool = Pool::new(Arc::clone(&balancer), (parts.keeper)(&balancer));
         let (wanted, newest) = watch::channel(Wanted { assignment: Arc::clone(&assignment), chosen });
         let cluster = Self {
@@ -75,7 +77,7 @@ impl<T: Default + Send + Sync + 'static> Cluster<T> {
             retrying: Breaker::default(),
             waiting: Breaker::default(),
             wanted,
-            _driver: AbortOnDrop::spawn(drive(newest, Arc::clone(&balancer), pool)),
+            _driver: AbortOnDrop::spawn(drive(newest, parts.subset.clone(), Arc::clone(&balancer), pool)),
             balancer,
         };
         cluster.limit(&assignment);
@@ -101,6 +103,11 @@ impl<T: Default + Send + Sync + 'static> Cluster<T> {
         self.retrying.limit(assignment.max_retries);
         self.waiting.limit(assignment.max_pending_requests);
     }
+}
+
+/// What of an assignment this client uses.
+pub(super) fn part(assignment: &Arc<Assignment>, subset: Option<&Subset>) -> Arc<Assignment> {
+    subset.map_or_else(|| Arc::clone(assignment), |subset| subset.of(assignment))
 }
 
 impl<T> Cluster<T> {

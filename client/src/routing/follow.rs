@@ -8,9 +8,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use super::Router;
-use super::cluster::{Cluster, Parts, Wanted};
+use super::cluster::{Cluster, Parts, Wanted, part};
 use super::table::{Table, Target};
+use super::{Router, Subset};
 use crate::balancer::Balancer;
 use crate::connection::Pool;
 use crate::xds::model::{Assignment, Resolution};
@@ -100,6 +100,7 @@ impl<T: Default + Send + Sync + 'static> Clusters<T> {
 /// Takes what a cluster is to be, keeps the connections that its balancer wants, and moves its ramps on.
 pub(super) async fn drive<T: Default>(
     mut wanted: watch::Receiver<Wanted>,
+    subset: Option<Subset>,
     balancer: Arc<Balancer<T>>,
     mut pool: Pool<T>,
 ) {
@@ -113,7 +114,7 @@ pub(super) async fn drive<T: Default>(
                 source_is_alive = changed.is_ok();
                 if source_is_alive {
                     let Wanted { assignment, chosen } = wanted.borrow_and_update().clone();
-                    balancer.assign_by(assignment, chosen, Instant::now());
+                    balancer.assign_by(part(&assignment, subset.as_ref()), chosen, Instant::now());
                 }
             }
             // The balancer is held here, so that this never ends.

@@ -10,6 +10,7 @@ mod cluster;
 mod follow;
 mod head;
 mod strategy;
+mod subset;
 mod table;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ pub(crate) use self::cluster::{Cluster, Parts};
 pub(crate) use self::follow::{AbortOnDrop, follow};
 pub(crate) use self::head::Head;
 pub use self::strategy::Strategies;
+pub use self::subset::Subset;
 pub(crate) use self::table::{Routed, RoutingError};
 
 use self::table::Table;

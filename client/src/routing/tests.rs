@@ -34,7 +34,7 @@ fn router(first: Resolution) -> (Arc<Router<()>>, watch::Sender<Resolution>, Abo
     let (source, resolutions) = watch::channel(first);
     let router = Arc::new(Router::new(7));
     let keeper = Box::new(|_: &_| -> crate::connection::Keep<()> { Box::new(|_, _| ()) });
-    let parts = Parts { strategies: Strategies::default(), load: LoadRecorder::new(), seed: 7, keeper };
+    let parts = Parts { strategies: Strategies::default(), load: LoadRecorder::new(), seed: 7, subset: None, keeper };
     let task = AbortOnDrop::spawn(follow(resolutions, &router, parts));
     (router, source, task)
 }

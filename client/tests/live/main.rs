@@ -5,12 +5,14 @@
 mod balance;
 mod deaths;
 mod hashing;
+mod hedges;
 mod http;
 mod restarts;
 mod retries;
 mod routes;
 mod stopped;
 mod streams;
+mod subsets;
 mod support;
 mod tls;
 mod wire;

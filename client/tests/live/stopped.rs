@@ -9,7 +9,8 @@ use portolan_client::channel::{CallError, Channel, Failure, Picked};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use crate::support::{Backend, assignment, call, channel, connected, locality};
+use crate::hedges::hedged;
+use crate::support::{Backend, assignment, balancer, call, channel, connected, locality};
 
 /// The test below that is the process.
 const PROGRAM: &str = "stopped::the_process_that_is_stopped";
@@ -89,4 +90,21 @@ async fn a_stopped_process_is_left_out_and_taken_back_when_it_goes_on() {
     process.signal("-CONT").await;
     connected(&channel, 2).await;
     asked(&channel, process.address).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_with_a_second_attempt_do_not_notice_a_stopped_process() {
+    let (process, backend) = (Process::start().await, Backend::start().await);
+    let addresses = [process.address, backend.address];
+    let (channel, _source) = channel(assignment(vec![vec![locality("a", 1, &addresses)]]), 2).await;
+    asked(&channel, process.address).await;
+    process.signal("-STOP").await;
+    // Until its connection is given up, which takes two seconds: ten second attempts at most, as many as are saved.
+    let mut second = 0;
+    while balancer(&channel).wanted().iter().all(|endpoint| endpoint.transport().is_connected()) {
+        let picked = hedged(&channel, 200).await.unwrap();
+        assert_eq!(picked.address, backend.address);
+        second += u32::from(picked.attempts == 2);
+    }
+    assert!(second > 0, "nobody asked the stopped one");
 }
