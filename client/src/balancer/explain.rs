@@ -1,8 +1,25 @@
 //! Where requests go now, and why: for people.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use crate::xds::model::LocalityName;
 
 use super::ramp::Presence;
+use super::{Endpoint, Status};
+
+/// How one endpoint stands.
+#[derive(Debug)]
+pub struct EndpointState<T> {
+    /// Which; it tells the rest itself.
+    pub endpoint: Arc<Endpoint<T>>,
+    /// What its transport said last.
+    pub status: Status,
+    /// It takes nothing for what became of its requests.
+    pub ejected: bool,
+    /// A moving mean of the last seconds; `None`: none of late.
+    pub latency: Option<Duration>,
+}
 
 /// What one locality takes.
 #[derive(Debug, Clone, PartialEq)]

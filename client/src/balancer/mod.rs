@@ -35,7 +35,7 @@ pub use self::cell::Admission;
 pub use self::chosen::Chosen;
 pub use self::endpoint::{Endpoint, Place, Status};
 pub use self::error::PickError;
-pub use self::explain::LocalityShare;
+pub use self::explain::{EndpointState, LocalityShare};
 pub use self::pick::Pick;
 pub use self::rng::Rng;
 pub use self::strategy::{Choice, Cost, End, LeastRequest, Member, Outcome, RequestInfo, Strategy};
@@ -222,6 +222,11 @@ impl<T> Balancer<T> {
     /// What each locality takes now, and why.
     pub fn explain(&self, now: Instant) -> Vec<LocalityShare> {
         self.state().explain(now)
+    }
+
+    /// How each endpoint stands, in the order of their addresses.
+    pub fn endpoints(&self) -> Vec<EndpointState<T>> {
+        self.state().endpoints()
     }
 
     /// Told at every change of assignment, statuses or ramps.

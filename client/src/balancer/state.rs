@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::area::{Area, Standing};
 use super::cell::{Admission, Cells};
 use super::chosen::{Chosen, Seated};
-use super::explain::{LocalityShare, because};
+use super::explain::{EndpointState, LocalityShare, because};
 use super::health;
 use super::latency::Peers;
 use super::shares::{Stand, shares};
@@ -390,6 +390,19 @@ impl<T> State<T> {
         snapshot.routes = routes(takers);
         self.published = shares;
         Some(snapshot)
+    }
+
+    /// How each endpoint stands.
+    pub(super) fn endpoints(&self) -> Vec<EndpointState<T>> {
+        let state = |entry: &Entry<T>| EndpointState {
+            endpoint: Arc::clone(&entry.endpoint),
+            status: entry.status.clone(),
+            ejected: entry.health.is_ejected(),
+            latency: entry.endpoint.latency(None).map(Duration::from_secs_f32),
+        };
+        let mut states: Vec<_> = self.entries.values().map(state).collect();
+        states.sort_unstable_by_key(|state| state.endpoint.address());
+        states
     }
 
     /// What each locality takes, and why.

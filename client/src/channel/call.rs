@@ -12,6 +12,7 @@ use tonic::{Code, Status, body::Body};
 use tracing::Instrument as _;
 
 use super::exchange::{Answered, Attempt, Failed, Terms, exchange, trailers_only};
+use super::reason::{Cause, Reason};
 use super::upload::Upload;
 use super::{CallObserver, Core, Failure, Hedge, LastPick, Picked, RequestHints, ResponseBody, deadline, error};
 use crate::balancer::{Pick, PickError, RequestInfo};
@@ -114,8 +115,10 @@ impl Call {
     async fn attempts(&mut self) -> Result<Response<ResponseBody>, Status> {
         let mut untouched = 0;
         let mut retries = 0;
+        let mut cause = Cause::First;
         loop {
-            let attempt = self.pick().await?;
+            let attempt = self.pick(cause).await?;
+            cause = Cause::Retry;
             let failed = match self.answer(attempt).await {
                 Ok((response, attempt)) => {
                     let code = trailers_only(&response);
@@ -133,6 +136,7 @@ impl Call {
             };
             if failed.untouched && untouched < TRANSPARENT && self.restart() {
                 untouched += 1;
+                cause = Cause::Untouched;
                 continue;
             }
             let wait = match failed.too_slow {
@@ -156,7 +160,7 @@ impl Call {
         RequestInfo { hash: hash.or(self.routed.hash), cost: *cost, prefix, avoid: &self.tried }
     }
 
-    async fn pick(&mut self) -> Result<Attempt, Status> {
+    async fn pick(&mut self, cause: Cause) -> Result<Attempt, Status> {
         let request = self.info();
         let (service, cluster) = (&self.core.service, &*self.routed.cluster);
         let picked = match cluster.balancer.pick(&request) {
@@ -167,11 +171,11 @@ impl Call {
             picked => picked,
         };
         let pick = picked.map_err(|why| error::no_endpoint(service, &why))?;
-        Ok(self.begin(pick))
+        Ok(self.begin(pick, cause))
     }
 
     /// An attempt at an endpoint that was picked.
-    pub(super) fn begin(&mut self, pick: Pick<Slot>) -> Attempt {
+    pub(super) fn begin(&mut self, pick: Pick<Slot>, cause: Cause) -> Attempt {
         self.attempts += 1;
         let picked = Picked {
             address: pick.endpoint().address(),
@@ -182,10 +186,13 @@ impl Call {
         if let Some(observer) = &self.observer {
             observer.tell(&picked);
         }
-        self.core.remember(LastPick::new(&pick, picked.clone()));
+        pick.endpoint().transport().tally.count(cause);
+        let last = LastPick::new(&pick, picked.clone());
+        let reason = Reason::new(cause, &last);
+        self.core.remember(last);
         self.tried.push(picked.address);
         self.picked = Some(picked.clone());
-        Attempt::new(pick.hold(), picked)
+        Attempt::new(pick.hold(), picked, reason)
     }
 
     /// Makes the attempt: the head of its response.
@@ -208,7 +215,8 @@ impl Call {
     /// In which an attempt runs.
     pub(super) fn span(&self, attempt: &Attempt) -> tracing::Span {
         let Picked { address, locality, priority, attempts } = &attempt.picked;
-        tracing::debug_span!("attempt", service = &*self.core.service, %address, %locality, priority, attempts)
+        let (service, reason) = (&*self.core.service, &attempt.reason);
+        tracing::debug_span!("attempt", service, %address, %locality, priority, attempts, %reason)
     }
 
     /// How long one attempt may take.

@@ -12,6 +12,7 @@ use http::{HeaderMap, Request, Response};
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Status};
 
+use super::reason::Reason;
 use super::upload::Upload;
 use super::{Failure, Picked, error};
 use crate::balancer::{Balancer, Endpoint, Outcome, Pick};
@@ -27,12 +28,13 @@ pub(super) struct Attempt {
     owed: Option<Owed>,
     begun: Instant,
     pub(super) picked: Picked,
+    pub(super) reason: Reason,
 }
 
 impl Attempt {
-    pub(super) fn new(pick: Pick<Slot>, picked: Picked) -> Self {
+    pub(super) fn new(pick: Pick<Slot>, picked: Picked, reason: Reason) -> Self {
         let reported = OpenRequest::start(pick.endpoint().place().load.clone());
-        Self { pick, reported, owed: None, begun: Instant::now(), picked }
+        Self { pick, reported, owed: None, begun: Instant::now(), picked, reason }
     }
 
     /// Where it goes.

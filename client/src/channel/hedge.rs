@@ -13,6 +13,7 @@ use tracing::Instrument as _;
 use super::call::Call;
 use super::error;
 use super::exchange::{Answered, Attempt, Failed, Terms, exchange, trailers_only};
+use super::reason::Cause;
 use super::upload::Upload;
 use crate::routing::Passed;
 
@@ -96,7 +97,7 @@ impl Call {
             return None;
         }
         let paid = cluster.retry()?;
-        cluster.budget.spend().then(|| (self.begin(pick), paid))
+        cluster.budget.spend().then(|| (self.begin(pick, Cause::Hedge), paid))
     }
 }
 

@@ -13,7 +13,9 @@ mod exchange;
 mod explain;
 mod hedge;
 mod hints;
+mod metrics;
 mod picked;
+mod reason;
 mod upload;
 
 use std::collections::BTreeMap;
@@ -32,6 +34,8 @@ pub use self::error::{CallError, Failure};
 pub use self::explain::{Burden, ClusterExplanation, Explanation, LastPick};
 pub use self::hedge::Hedge;
 pub use self::hints::RequestHints;
+pub(crate) use self::metrics::Tally;
+pub use self::metrics::{ClusterMetrics, EndpointMetrics, Metrics};
 pub use self::picked::{CallObserver, Picked};
 pub use crate::routing::{Strategies, Subset};
 
@@ -162,6 +166,24 @@ impl Channel {
         let last = last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let nothing = router.nothing().map(|why| why.to_string());
         Explanation { service: Arc::clone(service), clusters, last, nothing }
+    }
+
+    /// What the channel has done, and how its endpoints stand.
+    ///
+    /// ```no_run
+    /// # fn export(channel: &portolan_client::Channel) {
+    /// for cluster in channel.metrics().clusters {
+    ///     for endpoint in cluster.endpoints {
+    ///         println!("{} {} picks={} in_flight={}", cluster.cluster, endpoint.address, endpoint.picks, endpoint.in_flight);
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn metrics(&self) -> Metrics {
+        let Core { service, router, .. } = &*self.core;
+        let now = Instant::now();
+        let clusters = router.clusters().iter().map(|cluster| ClusterMetrics::of(cluster, now)).collect();
+        Metrics { service: Arc::clone(service), clusters }
     }
 
     /// Waits until an endpoint of any cluster is connected, or fails if none can be: at start-up, say, to fail early. Give

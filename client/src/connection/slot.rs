@@ -8,6 +8,7 @@ use tokio::sync::{Mutex, Notify};
 
 use super::growth::{MOST, Seen, is_near};
 use super::http2::{Connection, Owed};
+use crate::channel::Tally;
 
 /// The connections of one endpoint; usually one, more where the peer's limit of streams asks for it.
 #[derive(Debug, Default)]
@@ -20,6 +21,7 @@ pub struct Slot {
     /// Held by the keeper: one that is to stop must be gone before the next one begins, or its last words would come
     /// after the other's first.
     pub(super) kept: Mutex<()>,
+    pub(crate) tally: Tally,
 }
 
 /// Who waits for room at an endpoint, and who looks after it.

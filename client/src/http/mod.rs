@@ -25,7 +25,7 @@ pub use self::body::CountedBody;
 use self::body::Guard;
 pub use self::probe::Probe;
 use crate::ads::XdsClient;
-use crate::balancer::{Balancer, Outcome, PickError, RequestInfo};
+use crate::balancer::{Balancer, Endpoint, Outcome, PickError, RequestInfo};
 use crate::channel::{ConnectError, Picked, RequestHints};
 use crate::connection::{Dial, Tcp};
 use crate::load::LoadRecorder;
@@ -203,7 +203,10 @@ where
     let guard = Guard::new(pick, place.load.clone());
     direct(&mut request, &core.service, address)?;
     tracing::debug!(service = &*core.service, %address, locality = %picked.locality, priority = picked.priority, "picked");
-    match client.oneshot(request).await {
+    let mut waiting = Waiting { endpoint: Some(Arc::clone(guard.endpoint())), begun: Instant::now() };
+    let answer = client.oneshot(request).await;
+    waiting.endpoint = None;
+    match answer {
         Ok(response) => {
             let (mut head, body) = response.into_parts();
             head.extensions.insert(picked);
@@ -217,6 +220,22 @@ where
             balancer.withdraw(&endpoint, Instant::now(), |_| false);
             endpoint.transport().look_again();
             Err(HttpError::Client { address, source })
+        }
+    }
+}
+
+/// A request that has no answer yet. Dropped, its caller gave up; that is no failure, but a bound for the endpoint's latency:
+/// or one that hangs would look as good as ever.
+struct Waiting {
+    /// Until there is an answer.
+    endpoint: Option<Arc<Endpoint<Probe>>>,
+    begun: Instant,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.unanswered(self.begun.elapsed());
         }
     }
 }

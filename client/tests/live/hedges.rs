@@ -45,6 +45,13 @@ async fn another_endpoint_answers_for_a_slow_one_and_nothing_stays_of_the_loser(
         let slow = endpoint.address() == backends[0].address;
         assert_eq!(endpoint.outcomes(), if slow { (0, 0) } else { (backends[1].calls(), 0) });
     }
+    let metrics = channel.metrics();
+    let endpoints = &metrics.clusters[0].endpoints;
+    let [slow, quick] = [0, 1].map(|i: usize| endpoints.iter().find(|it| it.address == backends[i].address).unwrap());
+    assert_eq!((slow.picks, slow.succeeded, slow.failed, slow.hedges), (3, 0, 0, 0));
+    assert_eq!((quick.picks, quick.succeeded, quick.retries, quick.hedges), (backends[1].calls(), quick.picks, 0, 3));
+    assert!(endpoints.iter().all(|it| it.ready && !it.ejected && it.in_flight == 0 && it.connections == 1));
+    assert_eq!(metrics.clusters[0].localities[0].usable, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
