@@ -80,7 +80,7 @@ impl Subset {
         ring.sort_unstable_by_key(|(hash, address, _)| (*hash, *address));
         let start = match &self.client {
             Client::Name(_) => 0,
-            Client::Index(index) => (u128::from((index % LOT).reverse_bits()) * ring.len() as u128 >> 64) as usize,
+            Client::Index(index) => ((u128::from((index % LOT).reverse_bits()) * ring.len() as u128) >> 64) as usize,
         };
         let mine = ring.iter().cycle().skip(start).take(self.size);
         mine.map(|(_, _, endpoint)| AssignedEndpoint::clone(endpoint)).collect()
