@@ -15,6 +15,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::stream::{self, BoxStream, StreamExt};
 use kube::Client;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -53,6 +54,8 @@ struct Faults {
     pages: AtomicUsize,
     /// How many watches were opened.
     opened: watch::Sender<usize>,
+    /// What they asked for.
+    asked: Mutex<Vec<String>>,
 }
 
 /// A client has no form for people.
@@ -77,6 +80,7 @@ impl Proxy {
             expire: AtomicUsize::default(),
             pages: AtomicUsize::default(),
             opened: watch::Sender::default(),
+            asked: Mutex::default(),
         });
         let router = Router::new().fallback(pass).with_state(Arc::clone(&faults));
         let task = tokio::spawn(async move {
@@ -117,6 +121,17 @@ impl Proxy {
     /// How many watches have been opened.
     pub(super) fn opened(&self) -> watch::Receiver<usize> {
         self.faults.opened.subscribe()
+    }
+
+    /// The versions that the watches of a type, such as `secrets`, began at.
+    pub(super) fn begun(&self, plural: &str) -> Vec<u64> {
+        let of = format!("/{plural}?");
+        let version = |uri: &str| {
+            let (_, rest) = uri.split_once("resourceVersion=")?;
+            rest.split('&').next()?.parse().ok()
+        };
+        let asked = self.faults.asked.lock();
+        asked.iter().filter(|uri| uri.contains(&of)).filter_map(|uri| version(uri)).collect()
     }
 
     /// The next `count` requests are answered 429 with Retry-After.
@@ -172,6 +187,7 @@ async fn pass(State(faults): State<Arc<Faults>>, request: Request) -> Response {
     };
     let body = Body::new(body).into_data_stream().map(|chunk| chunk.map_err(io::Error::other)).boxed();
     let body = if uri.contains("watch=") {
+        faults.asked.lock().push(uri.clone());
         faults.opened.send_modify(|opened| *opened += 1);
         watched(body, faults.watches.subscribe())
     } else {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{Node, Secret, Service};
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::{ListParams, PostParams};
@@ -48,6 +48,7 @@ pub(super) fn checks() -> Vec<Check> {
             faults,
         ),
         Check::new("source: a watch that hangs half open is noticed", hangs),
+        Check::new("source: a watch that has nothing to tell is renewed where its last bookmark was", bookmarked),
         Check::lasting(
             "source: what exceeds an annotated capacity goes elsewhere, and comes back with the capacity",
             Duration::from_secs(240),
@@ -308,6 +309,32 @@ async fn hangs(lab: Lab) -> anyhow::Result<()> {
     shop.slice("a-1", "a", json!([{"port": 8080}]), &[endpoint("10.1.0.2", "here-b")]).await?;
     let noticed = plane.shows("a.shop", &["10.1.0.2:8080 ready 1 here-b"], Duration::from_secs(60)).await;
     noticed.context("the watches that hang were not given up")
+}
+
+/// Of the Secrets only those of certificates are watched: what becomes of others passes by, and moves the version on.
+async fn bookmarked(lab: Lab) -> anyhow::Result<()> {
+    let server = lab.api_server("one").await?;
+    let client = server.client().await?;
+    one_service(&Writer::new(client.clone(), "shop").await?).await?;
+    let proxy = Proxy::start(client.clone())?;
+    let serve = Serve::alone(&lab.folder, &proxy.kubeconfig(&lab.folder)?, &["--watch-gateways"])?;
+    let plane = Plane::start(&lab.folder, &serve).await?;
+    plane.shows("a.shop", &["10.1.0.1:8080 ready 1 here-a"], SOON).await?;
+    let begun =
+        eventually("the watch of Secrets", SOON, || async { Ok(proxy.begun("secrets").first().copied()) }).await?;
+    let secrets: Api<Secret> = Api::namespaced(client, "shop");
+    let mut last = 0;
+    for name in ["one", "two"] {
+        let secret = json!({"metadata": {"name": name}, "type": "Opaque", "stringData": {"a": "b"}});
+        let made = secrets.create(&PostParams::default(), &serde_json::from_value(secret)?).await?;
+        last = made.metadata.resource_version.context("no version")?.parse()?;
+    }
+    ensure!(last > begun, "the version did not move on: {last} after {begun}");
+    let renewed = format!("the watch goes on from version {last} or later, not from {begun}");
+    eventually(&renewed, Duration::from_secs(60), || async {
+        Ok(proxy.begun("secrets").iter().any(|version| *version >= last).then_some(()))
+    })
+    .await
 }
 
 /// One client calls 50 times a second; each of its zone's two Pods carries 20 a second, 16 of which may be used.
